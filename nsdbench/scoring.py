@@ -1,0 +1,372 @@
+"""Reconstructions in, item scores out: one row per image, metric and pool, and the correlations behind them."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nsdbench import weights
+from nsdbench.errors import DataError, ReconstructionError, UsageError, WeightsError
+from nsdbench.measurement import Evidence, Method, Pairing, measure
+from nsdbench.metrics import registry
+from nsdbench.metrics.correlation import mismatched_mean, own
+from nsdbench.metrics.distance import correlation_distance, mismatched_distance
+from nsdbench.metrics.identification import two_way
+from nsdbench.metrics.metric import ByPair, Metric
+from nsdbench.metrics.profiles import DEFAULT, Profile, profile
+from nsdbench.schema import ITEMS, ITEMS_UNIQUE, RunKey
+from nsdbench.store import atomic_path, cache_root
+from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
+
+if TYPE_CHECKING:
+    from nsdbench.metrics.nets.network import FeatureNet
+
+CPU_BATCH = 8  # larger batches are slower on a CPU
+IMAGERY_TARGETS = tuple(f"{letter}{number}" for letter in "AB" for number in range(1, 7))
+_UNDEFINED = {
+    "correlation": "constant image: correlation defined as 0",
+    "identification": "constant features: similarity undefined",
+    "distance": "constant features: distance defined as 1",
+}
+_ALONE = "the pool has no distractor"
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What to score and how.
+
+    Attributes
+    ----------
+    metrics : tuple of str
+        Metric ids of :mod:`nsdbench.metrics.registry`.
+    profile : str
+        Metric profile of :mod:`nsdbench.metrics.profiles`.
+    weights : {"pretrained", "random"}
+        Random weights give scores that mean nothing; they are labelled untrained.
+    weights_dir : Path or None
+        Where to look for weights; None means the weights cache.
+    device : str
+        Torch device of the networks.
+    batch_size : int
+        Images per forward pass; never more than 8 on a CPU.
+    cache : Path or None
+        Root of the feature cache; None means :func:`nsdbench.store.cache_root`.
+    """
+
+    metrics: tuple[str, ...] = registry.HEADLINE
+    profile: str = DEFAULT
+    weights: Literal["pretrained", "random"] = "pretrained"
+    weights_dir: Path | None = None
+    device: str = "cpu"
+    batch_size: int = 64
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        profile(self.profile)  # raises the error that lists the profiles
+        if self.weights not in ("pretrained", "random"):
+            raise UsageError(f"weights cannot be {self.weights!r}", remedy="Choose from: pretrained, random.")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one set of reconstructions.
+
+    Attributes
+    ----------
+    items : pyarrow.Table
+        Schema :data:`nsdbench.schema.ITEMS`, sorted by stimulus, sample, metric and pool.
+    similarity : mapping of str to float64 array of shape (n_pool, n_targets, n_samples)
+        Per metric that is a function of correlations: ground truths in rows; 0 where undefined.
+    pool_ids, targets : tuple of str
+        Stimulus ids of the first and second axis of ``similarity``.
+    notes : tuple of str
+        What a reader must know: skipped targets, missing reconstructions, undefined values.
+    weights : mapping of str to str
+        SHA-256 by id of the weights of every network used.
+    untrained : bool
+        Whether any network had random weights.
+    """
+
+    items: pa.Table
+    similarity: Mapping[str, NDArray[np.float64]]
+    pool_ids: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
+    weights: Mapping[str, str]
+    untrained: bool
+
+    @property
+    def weights_ids(self) -> tuple[str, ...]:
+        """Ids of the weights, ascending."""
+        return tuple(sorted(self.weights))
+
+
+def score(
+    recon: Reconstructions,
+    stimuli: Stimuli,
+    key: RunKey,
+    *,
+    settings: ScoreSettings,
+    nets: Mapping[str, FeatureNet] | None = None,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score reconstructions against the images that were seen or imagined.
+
+    Parameters
+    ----------
+    recon : Reconstructions
+        Joined to ``stimuli`` by target id; what has no partner is skipped and named in the notes.
+    stimuli : Stimuli
+        The targets of the split and nothing else: all of them that have an image form the identification pool.
+    key : RunKey
+        Copied into every row.
+    settings : ScoreSettings
+    nets : mapping of str to FeatureNet, optional
+        Loaded networks by name; the others are loaded as ``settings`` say.
+    progress : Progress, optional
+
+    Raises
+    ------
+    ReconstructionError
+        If no reconstruction belongs to a stimulus with an image.
+    UsageError
+        If a metric or profile is unknown.
+    WeightsError
+        If the weights of a network are missing.
+    DataError
+        If a ground truth is not a square RGB image, or cached features are damaged.
+    """
+    chosen = {name: registry.load(name) for name in dict.fromkeys(settings.metrics)}
+    if not chosen:
+        raise UsageError("no metric to score", remedy="Name at least one metric.")
+    rules = profile(settings.profile)
+    pairing, notes = _join(recon, stimuli)
+    if not nets:
+        require_weights(settings)
+    method = _method(settings, rules, nets or {})
+    evidence = measure(pairing, chosen, method, progress or Silent())
+    results = [x for name, metric in chosen.items() for x in _results(name, metric, evidence, pairing, rules)]
+    shape = (len(pairing.pool), len(pairing.targets), recon.n_samples)
+    return Scored(
+        items=_table(results, key, pairing, rules),
+        similarity={m: np.nan_to_num(r, nan=0.0).reshape(shape) for m, r in evidence.correlations.items()},
+        pool_ids=pairing.pool,
+        targets=pairing.targets,
+        notes=(*notes, *_rounding(rules), *_undefined(results)),
+        weights={net.weights_id: net.weights_sha256 for net in evidence.nets},
+        untrained=any(net.untrained for net in evidence.nets),
+    )
+
+
+def _method(settings: ScoreSettings, rules: Profile, nets: Mapping[str, FeatureNet]) -> Method:
+    def load(name: str) -> FeatureNet:
+        from nsdbench.metrics.nets import load_net
+
+        if name in nets:
+            return nets[name]
+        return load_net(
+            name,
+            variant=rules.variants.get(name, ""),
+            weights=settings.weights,
+            weights_dir=settings.weights_dir,
+            device=settings.device,
+        )
+
+    limit = CPU_BATCH if settings.device == "cpu" else settings.batch_size
+    batch_size = max(1, min(settings.batch_size, limit))
+    return Method(rules, load, cache_root(settings.cache) / "features", batch_size)
+
+
+def require_weights(settings: ScoreSettings) -> None:
+    """Check that every network of ``settings`` has its weights, without loading any.
+
+    Raises
+    ------
+    WeightsError
+        If files are missing; the message names all of them.
+    """
+    names = dict.fromkeys(net for metric in settings.metrics for net in registry.entry(metric).nets)
+    if settings.weights == "random":
+        return
+    variants = profile(settings.profile).variants
+    ids = (registry.NET_WEIGHTS.get(name, {}).get(variants.get(name, "")) for name in names)
+    # the miniature networks come with the package, and plug-ins look after their own
+    needed = [id for id in ids if id is not None and id in weights.REGISTRY]
+    try:
+        weights.require(needed, weights.folder(settings.weights_dir))
+    except WeightsError as error:
+        alternative = f"Without networks: --metrics {','.join(registry.WEIGHTS_FREE)}"
+        raise WeightsError(error.message, remedy=f"{error.remedy}\n     {alternative}") from None
+
+
+def _join(recon: Reconstructions, stimuli: Stimuli) -> tuple[Pairing, list[str]]:
+    """Pair reconstructions and ground truths by id and say what is left over on either side."""
+    pool = tuple(stimulus for stimulus in stimuli.ids if stimulus in stimuli.has_image)
+    targets = tuple(sorted(set(recon.targets) & set(pool)))
+    if not targets:
+        raise ReconstructionError(
+            f"none of the {recon.n_targets} reconstructed targets ({_some(recon.targets)}) is among the {len(pool)} "
+            f"ground truths with an image ({_some(pool)})",
+            remedy="Name the reconstructions by the ids of the ground truths.",
+        )
+    asked, have, known = set(recon.targets), set(pool), set(stimuli.ids)
+    missing = have - asked
+    left_over = {
+        "not scored, they have no fixed image": asked & (known - have),
+        "not scored, they are not among the ground truths": asked - known,
+        f"partial result, {len(missing)} of {len(pool)} ground truths have no reconstruction": missing,
+    }
+    notes = [f"{what}: {_some(sorted(ids))}" for what, ids in left_over.items() if ids]
+    side, native = stimuli.image(targets[0]).shape[0], recon.images.shape[2]
+    if side != native:
+        notes.append(f"ground truths are {side} pixels wide, reconstructions {native}; all are resized")
+    return Pairing(recon, stimuli, pool, targets), notes
+
+
+def _rounding(rules: Profile) -> list[str]:
+    if rules.eight_bit:
+        return []
+    return [f"{rules.name}: the original scored unrounded images, here 8-bit ones (about 1e-4 in SSIM)"]
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:6]) + (", ..." if len(ids) > 6 else "")
+
+
+@dataclass(frozen=True)
+class _Result:
+    """One metric in one pool: a value, a floor and perhaps a reason per column (NaN becomes null)."""
+
+    metric: str
+    pool: str
+    values: NDArray[np.float64]
+    floors: NDArray[np.float64]
+    reasons: list[str | None]
+
+
+def pools(pool_ids: tuple[str, ...]) -> dict[str, tuple[NDArray[np.int64], ...]]:
+    """Return the pools in which identification is reported, as groups of rows that are distractors of each other.
+
+    The twelve NSD-Imagery targets give ``"AB12"`` (all of them) and ``"within6"`` (A among A, B among B); any
+    other set of n ground truths gives ``"all<n>"``.
+    """
+    rows = np.arange(len(pool_ids))
+    if pool_ids == IMAGERY_TARGETS:
+        return {"AB12": (rows,), "within6": (rows[:6], rows[6:])}
+    return {f"all{len(pool_ids)}": (rows,)}
+
+
+def _results(
+    name: str, metric: Metric, evidence: Evidence, pairing: Pairing, rules: Profile
+) -> Iterator[_Result]:
+    if isinstance(metric, ByPair):
+        values, floors = evidence.pairs[name]
+        yield _Result(name, "none", values, floors, [None] * len(values))
+        return
+    r, truth_row = evidence.correlations[name], pairing.truth_row
+    reasons = [_UNDEFINED[metric.rule] if flat else None for flat in np.isnan(own(r, truth_row))]
+    if metric.rule == "identification":
+        for pool, groups in pools(pairing.pool).items():
+            values, floors = _identify(r, truth_row, groups, rules)
+            alone = [_ALONE if np.isnan(v) else reason for v, reason in zip(values, reasons, strict=True)]
+            yield _Result(name, pool, values, floors, alone)
+    elif metric.rule == "distance":
+        yield _Result(
+            name, "none", correlation_distance(r, truth_row), mismatched_distance(r, truth_row), reasons
+        )
+    else:
+        defined = np.nan_to_num(r, nan=0.0)
+        yield _Result(name, "none", own(defined, truth_row), mismatched_mean(defined, truth_row), reasons)
+
+
+def _identify(
+    r: NDArray[np.float64], truth_row: NDArray[np.int64], groups: Sequence[NDArray[np.int64]], rules: Profile
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two-way scores and their chance level, each reconstruction within the group of its target."""
+    values, floors = np.full(len(truth_row), np.nan), np.full(len(truth_row), np.nan)
+    for rows in groups:
+        columns = np.flatnonzero(np.isin(truth_row, rows))
+        target = np.searchsorted(rows, truth_row[columns])
+        values[columns] = two_way(
+            r[np.ix_(rows, columns)], target, ties=rules.ties, self_comparison=rules.self_comparison
+        )
+        if len(rows) > 1:
+            floors[columns] = 0.5 - rules.self_comparison / (len(rows) - 1)
+    return values, floors
+
+
+def _table(results: Sequence[_Result], key: RunKey, pairing: Pairing, rules: Profile) -> pa.Table:
+    """Return the item scores of all results in the order of their unique key."""
+    sets = dict(zip(pairing.stimuli.ids, pairing.stimuli.stimulus_set, strict=True))
+    places = [divmod(column, pairing.recon.n_samples) for column in range(pairing.n_columns)]
+    run, versions = asdict(key), {x.metric: registry.entry(x.metric).version for x in results}
+    rows = [
+        {
+            **run,
+            "stimulus_set": sets[pairing.targets[target]],
+            "stimulus": pairing.targets[target],
+            "sample": sample,
+            "metric": result.metric,
+            "metric_version": versions[result.metric],
+            "metric_profile": rules.name,
+            "pool": result.pool,
+            "value": _or_null(result.values[column]),
+            "floor": _or_null(result.floors[column]),
+            "reason": result.reasons[column],
+        }
+        for result in results
+        for column, (target, sample) in enumerate(places)
+    ]
+    return pa.Table.from_pylist(sorted(rows, key=itemgetter(*ITEMS_UNIQUE)), schema=ITEMS)
+
+
+def _or_null(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _undefined(results: Sequence[_Result]) -> list[str]:
+    """Count, per metric and pool, the values that had to be defined or left empty."""
+    counts = Counter((x.metric, x.pool, reason) for x in results for reason in x.reasons if reason)
+    n = len(results[0].values)
+    return [
+        f"{metric}, pool {pool}, {count} of {n} items: {reason}"
+        for (metric, pool, reason), count in counts.items()
+    ]
+
+
+def save_similarity(path: Path, scored: Scored) -> None:
+    """Write the correlation matrices of ``scored`` as ``.npz``, atomically.
+
+    Entries are ``r/<metric>`` (float64, ground truths x targets x samples), ``pool_ids`` and ``targets``.
+    """
+    arrays: dict[str, Any] = {f"r/{metric}": r for metric, r in scored.similarity.items()}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, pool_ids=np.array(scored.pool_ids), targets=np.array(scored.targets), **arrays)
+
+
+def load_similarity(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Return the matrices that :func:`save_similarity` wrote, by metric.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name.removeprefix("r/"): archive[name] for name in archive.files if name.startswith("r/")}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} holds no readable similarity matrices ({error})",
+            remedy="Delete it; what is scored from then on has its matrices again.",
+        ) from error
