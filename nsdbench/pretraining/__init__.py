@@ -1,0 +1,1 @@
+"""Trains the miniature networks on simulated scenes; ``python -m nsdbench.pretraining --help``."""
