@@ -1,0 +1,177 @@
+"""Which results may stand beside each other: lines of a table grouped by protocol key, and their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from nsdbench import stats, summary
+from nsdbench.comparison.gap import Gap
+
+Record = dict[str, Any]
+
+FLOORS = ("mean_image", "random_image")
+_SETTINGS = (
+    "dataset", "model", "preset", "split", "beta_version", "normalization", "averaging", "label_source",
+)  # fmt: skip
+_DIFFERENCES = (
+    "n_targets", "n_subjects", "subject", "metric_profile", "metric_version", "beta_version", "normalization",
+    "averaging", "label_source", "weights_id", "status",
+)  # fmt: skip
+
+
+class Keyed(Protocol):
+    """A line of a table: one protocol key per metric."""
+
+    @property
+    def keys(self) -> Mapping[str, Any]:
+        """Protocol key by metric."""
+        ...
+
+
+K = TypeVar("K", bound=Keyed)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model in one table: its leaderboard rows by metric."""
+
+    rows: dict[str, Record]
+
+    @property
+    def first(self) -> Record:
+        """Any row, for what all of them share."""
+        return next(iter(self.rows.values()))
+
+    @property
+    def model(self) -> str:
+        """Model id."""
+        return str(self.first["model"])
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the model decodes nothing and only marks the floor."""
+        return self.model in FLOORS
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Protocol key by metric."""
+        return {metric: row["protocol_key"] for metric, row in self.rows.items()}
+
+
+@dataclass(frozen=True)
+class GapLine:
+    """One model on both splits: its gaps by metric."""
+
+    gaps: dict[str, Gap]
+
+    @property
+    def vision(self) -> Line:
+        """The vision side."""
+        return Line({metric: gap.vision for metric, gap in self.gaps.items()})
+
+    @property
+    def keys(self) -> dict[str, tuple[str, str]]:
+        """Protocol keys of both sides by metric."""
+        both = self.gaps.items()
+        return {metric: (gap.vision["protocol_key"], gap.imagery["protocol_key"]) for metric, gap in both}
+
+
+def settings(row: Record) -> tuple[Any, ...]:
+    """Return what identifies a model and the way it was run, whatever the metric, subject or target set."""
+    # not the whole status: within one run, only the metrics of networks without training are "untrained"
+    published = row["status"] == "published"
+    return (*(row[name] for name in _SETTINGS), published, (row["source"] or "").partition(" | ")[0])
+
+
+def lines(rows: Iterable[Record]) -> list[Line]:
+    """Gather rows into one line per model, settings, subject and target set."""
+    found: dict[tuple[Any, ...], Line] = {}
+    for row in rows:
+        key = (*settings(row), row["source"], row["subject"], row["stimulus_set"], row["run_id"])
+        found.setdefault(key, Line({})).rows[row["metric"]] = row
+    return list(found.values())
+
+
+def gap_lines(gaps: Iterable[Gap]) -> list[GapLine]:
+    """Gather gaps into one line per model, by name."""
+    found: dict[tuple[Any, ...], GapLine] = {}
+    for gap in gaps:
+        rows = (gap.vision, gap.imagery)
+        key = (
+            *settings(gap.vision),
+            gap.vision["subject"],
+            gap.vision["stimulus_set"],
+            *(r["run_id"] for r in rows),
+        )
+        found.setdefault(key, GapLine({})).gaps[gap.metric] = gap
+    return sorted(found.values(), key=lambda line: line.vision.model)
+
+
+def blocks(members: Iterable[K]) -> list[list[K]]:
+    """Group lines so that within a group every metric that two lines share has one protocol key; largest first."""
+    found: list[list[K]] = []
+    for line in members:
+        for block in found:
+            if all(_agree(line.keys, other.keys) for other in block):
+                block.append(line)
+                break
+        else:
+            found.append([line])
+    return sorted(found, key=len, reverse=True)
+
+
+def _agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a[metric] == b[metric] for metric in a.keys() & b.keys())
+
+
+def difference(line: Line, main: Sequence[Line]) -> str:
+    """Say in which columns a line differs from the first line of another block that it cannot join."""
+    for other in main:
+        for metric in line.rows.keys() & other.rows.keys():
+            a, b = line.rows[metric], other.rows[metric]
+            if a["protocol_key"] != b["protocol_key"]:
+                said = [
+                    f"{name} {a[name]} instead of {b[name]}" for name in _DIFFERENCES if a[name] != b[name]
+                ]
+                return "; ".join(said) or "other stimuli, data or subjects behind the same settings"
+    return "no metric in common"
+
+
+def mean_ranks(members: Sequence[Line]) -> list[float | None]:
+    """Return each line's rank averaged over the metrics that several lines have; None if there is none.
+
+    What networks without training say means nothing, so it ranks nobody.
+    """
+    ranks: list[list[float]] = [[] for _ in members]
+    for metric in dict.fromkeys(chain.from_iterable(line.rows for line in members)):
+        having = [i for i, line in enumerate(members) if _ranks(line.rows.get(metric))]
+        if len(having) < 2:
+            continue
+        rows = [members[i].rows[metric] for i in having]
+        sign = 1 if rows[0]["direction"] == "lower" else -1
+        for i, rank in zip(having, stats.average_ranks([sign * row["value"] for row in rows]), strict=True):
+            ranks[i].append(float(rank))
+    return [float(np.mean(r)) if r else None for r in ranks]
+
+
+def _ranks(row: Record | None) -> bool:
+    return row is not None and row["value"] is not None and row["status"] != "untrained"
+
+
+def by_rank(members: Sequence[Line]) -> list[tuple[Line, float | None]]:
+    """Return lines with their mean rank, best first, then by name."""
+    ranked = list(zip(members, mean_ranks(members), strict=True))
+    return sorted(ranked, key=lambda pair: (pair[1] is None, pair[1] or 0.0, pair[0].model))
+
+
+def labels(row: Mapping[str, Any]) -> list[str]:
+    """Return what must be said beside a value: simulated data, untrained networks, incomplete targets."""
+    found = [row["status"]] if row["status"] in ("simulated", "untrained") else []
+    full = {"AB": 12, "A": 6, "B": 6}.get(row["stimulus_set"]) or summary.pool_size(row["pool"])
+    incomplete = full is not None and row["n_targets"] is not None and row["n_targets"] < full
+    return found + (["partial"] if incomplete or row["n_items_null"] else [])
