@@ -1,0 +1,146 @@
+"""A run folder on disk: reconstructions in, item scores and similarity matrices out, one manifest over all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from nsdbench import leaderboard
+from nsdbench.errors import DataError, LeaderboardError
+from nsdbench.manifest import RunManifest, read_manifest
+from nsdbench.metrics import registry
+from nsdbench.scoring import Scored, ScoreSettings, load_similarity, save_similarity, score
+from nsdbench.store import locked, sha256_file
+from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
+
+MANIFEST = "run.json"
+RECONSTRUCTIONS = "reconstructions.h5"
+SCORES = "scores.parquet"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A completed run: its manifest and all its item scores."""
+
+    manifest: RunManifest
+    items: pa.Table
+
+
+def stored(folder: Path) -> StoredRun | None:
+    """Return the completed run in ``folder``, else None. A damaged file counts as absent and is written again."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.status != "complete":
+            return None
+        return StoredRun(manifest, leaderboard.read_items(folder / SCORES))
+    except (DataError, LeaderboardError):
+        return None
+
+
+def missing_metrics(run: StoredRun | None, settings: ScoreSettings) -> tuple[str, ...]:
+    """Return the metrics of ``settings`` that ``run`` lacks under the same profile and metric version."""
+    if run is None:
+        return settings.metrics
+    columns = (run.items[name].to_pylist() for name in ("metric", "metric_version", "metric_profile"))
+    have = set(zip(*columns, strict=True))
+    return tuple(m for m in settings.metrics if (m, registry.entry(m).version, settings.profile) not in have)
+
+
+def score_folder(
+    folder: Path,
+    manifest: RunManifest,
+    before: StoredRun | None,
+    recon: Reconstructions,
+    stimuli: Stimuli,
+    settings: ScoreSettings,
+    *,
+    progress: Progress | None = None,
+) -> StoredRun:
+    """Compute what ``before`` lacks and write scores, similarities and the finished manifest into ``folder``.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder that holds the reconstructions already.
+    manifest : RunManifest
+        Manifest of the run so far.
+    before : StoredRun or None
+        Scores that are there already and stay.
+    recon, stimuli, settings, progress
+        As in :func:`nsdbench.scoring.score`.
+    """
+    start = time.monotonic()
+    fingerprint = sha256_file(folder / RECONSTRUCTIONS)
+    if before and before.manifest.reconstructions_sha256 != fingerprint:
+        raise DataError(
+            f"{folder / RECONSTRUCTIONS} is not the file that the scores beside it were made from",
+            remedy="Put the file back, or delete the folder and run again.",
+        )
+    todo = replace(settings, metrics=missing_metrics(before, settings))
+    scored = score(recon, stimuli, manifest.key, settings=todo, progress=progress or Silent())
+    with locked(folder):
+        there = stored(folder)  # read again: another process may have added metrics meanwhile
+        if there and there.manifest.reconstructions_sha256 != fingerprint:
+            there = None
+        items = pa.concat_tables([*([_others(there.items, scored.items)] if there else []), scored.items])
+        _save_matrices(folder, there, items, scored, settings.profile)
+        finished = replace(
+            _finished(there.manifest if there else manifest, scored, items),
+            targets=list(recon.targets),
+            reconstructions_sha256=fingerprint,
+            timings={**manifest.timings, "score": round(time.monotonic() - start, 3)},
+        )
+        if (
+            there
+        ):  # a kill between the two writes must not leave scores whose weights the manifest does not name
+            finished.write(folder)
+        leaderboard.write_items(folder / SCORES, items, reconstructions=fingerprint)
+        finished.write(folder)
+        # read back, so that a fresh and a resumed run hand on the same rows in the same order
+        return StoredRun(finished, leaderboard.read_items(folder / SCORES))
+
+
+def _others(items: pa.Table, scored: pa.Table) -> pa.Table:
+    """Return the rows of ``items`` whose metric and profile were not scored again, whatever their version."""
+    again = set(_definitions(scored))
+    return items.filter(pa.array([definition not in again for definition in _definitions(items)], pa.bool_()))
+
+
+def _definitions(items: pa.Table) -> Iterator[tuple[str, str]]:
+    return zip(items["metric"].to_pylist(), items["metric_profile"].to_pylist(), strict=True)
+
+
+def _finished(manifest: RunManifest, scored: Scored, items: pa.Table) -> RunManifest:
+    """Add what a scoring found out to the manifest; what earlier scorings left there stays."""
+    weights = {**manifest.weights, **scored.weights}
+    return replace(
+        manifest,
+        status="complete",
+        provenance=replace(
+            manifest.provenance,
+            weights_id=",".join(sorted(weights)) or None,
+            n_stimuli=len(scored.pool_ids),
+        ),
+        weights=weights,
+        config={**manifest.config, "metrics": sorted(set(items["metric"].to_pylist()))},
+        notes=list(dict.fromkeys([*manifest.notes, *scored.notes])),
+    )
+
+
+def _save_matrices(
+    folder: Path, there: StoredRun | None, items: pa.Table, scored: Scored, profile: str
+) -> None:
+    """Write the similarity matrices of one profile and remove those that belong to no score any more."""
+    valid = set(_definitions(items))
+    for path in folder.glob("similarity-*.npz"):
+        name = path.stem.removeprefix("similarity-")
+        if not any(definition[1] == name for definition in valid):
+            path.unlink()
+    path = folder / f"similarity-{profile}.npz"
+    old = load_similarity(path) if there and path.is_file() else {}
+    kept = {metric: r for metric, r in old.items() if (metric, profile) in valid}
+    save_similarity(path, replace(scored, similarity={**kept, **scored.similarity}))
