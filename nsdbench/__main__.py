@@ -1,0 +1,5 @@
+"""``python -m nsdbench``."""
+
+from nsdbench.cli import main
+
+main()

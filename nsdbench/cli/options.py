@@ -1,0 +1,130 @@
+"""Options that several verbs share, and what their values mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nsdbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from nsdbench.scoring import ScoreSettings
+
+# headings of groups of options in --help
+DATA, SCORING, FILES = "Data and its preparation", "Scoring", "Files"
+
+DatasetName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=DATA,
+        help="auto (NSD where a directory is given, else simulated), nsd, sim, sim:tiny, sim:snr=0.",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", rich_help_panel=DATA, help="Root of NSD on disk. Default: $NSDBENCH_DATA."),
+]
+MetricIds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID,ID",
+        rich_help_panel=SCORING,
+        help="Metric ids. Default: the eight; on sim with miniature networks (mini_*).",
+    ),
+]
+ProfileName = Annotated[
+    str,
+    typer.Option(metavar="NAME", rich_help_panel=SCORING, help="Metric profile, see `nsdbench metrics`."),
+]
+WeightsKind = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        rich_help_panel=SCORING,
+        help="pretrained, or random (rows are then labelled untrained).",
+    ),
+]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", rich_help_panel=SCORING, help="Folder with weights. Default: $NSDBENCH_WEIGHTS."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", rich_help_panel=FILES, help="Where run folders go.")]
+Board = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", rich_help_panel=FILES, help="Leaderboard directory. Default: OUT/leaderboard."
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        rich_help_panel=FILES,
+        help="Cache directory. Default: $NSDBENCH_CACHE or ~/.cache/nsdbench.",
+    ),
+]
+RowsAsJson = Annotated[bool, typer.Option("--json", help="Print leaderboard rows as JSON.")]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The scoring options as given; ``metrics`` is None where the default applies."""
+
+    metrics: str | None
+    profile: str
+    weights: str
+    weights_dir: Path | None
+    device: str
+    cache: Path | None
+
+    def check(self) -> None:
+        """Refuse unknown names before any data is touched."""
+        from nsdbench.metrics import registry
+
+        self._settings(registry.HEADLINE if self.metrics is None else registry.expand(self.metrics))
+
+    def settings(self, *, simulated: bool) -> ScoreSettings:
+        """Return the settings for real or simulated data; the latter has miniature networks of its own."""
+        from nsdbench.metrics import registry
+
+        if self.metrics is not None:
+            return self._settings(registry.for_data(self.metrics, simulated=simulated))
+        miniature = simulated and self.weights == "pretrained"
+        return self._settings(registry.SIM_DEFAULT if miniature else registry.HEADLINE)
+
+    def _settings(self, metrics: tuple[str, ...]) -> ScoreSettings:
+        from nsdbench.scoring import ScoreSettings
+
+        kind: Any = self.weights  # ScoreSettings refuses unknown values
+        return ScoreSettings(
+            metrics,
+            self.profile,
+            weights=kind,
+            weights_dir=self.weights_dir,
+            device=self.device,
+            cache=self.cache,
+        )
+
+
+def pick_device(name: str) -> str:
+    """Turn ``auto`` into ``cuda`` where a GPU is usable, else ``cpu``; refuse a device that is not there."""
+    if name == "cpu":
+        return name
+    if name.partition(":")[0] not in ("auto", "cuda"):
+        raise UsageError(f"there is no device {name!r}", remedy="Choose auto, cpu or cuda.")
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda" if name == "auto" else name
+    if name == "auto":
+        return "cpu"
+    raise UsageError(
+        f"no usable GPU was found for --device {name}", remedy="Use --device cpu, or run nsdbench doctor."
+    )

@@ -1,0 +1,214 @@
+"""``nsdbench run``: from betas to scored reconstructions."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nsdbench.cli.options import (
+    DATA,
+    Board,
+    Cache,
+    DataDir,
+    DatasetName,
+    Device,
+    MetricIds,
+    Out,
+    ProfileName,
+    RowsAsJson,
+    Scoring,
+    WeightsDir,
+    WeightsKind,
+    pick_device,
+)
+from nsdbench.cli.output import Bars, Verbose, emit_json, say
+
+if TYPE_CHECKING:
+    from nsdbench.data import Dataset
+    from nsdbench.runner import CellResult, RunRequest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        epilog="Example: nsdbench run --model ridge,mean_image,random_image --split both --subject 1"
+    )(run)
+
+
+def run(
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Model id, several separated by commas, all, or package.module:Class."
+        ),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(metavar="SPLIT", help="vision, imagery, shared1000, both (vision + imagery) or all."),
+    ] = "both",
+    subject: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Subject numbers. Default: those of 1,2,5,7 that are present."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Preset of the model. Default: mini on sim, else the first."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Reconstructions per target, if the model draws any.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Determines every draw.")] = 0,
+    dataset: DatasetName = "auto",
+    data_dir: DataDir = None,
+    beta_version: Annotated[
+        str, typer.Option(metavar="VERSION", rich_help_panel=DATA, help="b1, b2 or b3 (GLMdenoise_RR).")
+    ] = "b3",
+    core_norm: Annotated[
+        str,
+        typer.Option(metavar="NORM", rich_help_panel=DATA, help="Core NSD: train_stats, session_z or none."),
+    ] = "train_stats",
+    shared: Annotated[
+        int,
+        typer.Option(metavar="N", rich_help_panel=DATA, help="Test set of shared1000: 1000, 982 or 515."),
+    ] = 1000,
+    imagery_norm: Annotated[
+        str,
+        typer.Option(
+            metavar="NORM", rich_help_panel=DATA, help="NSD-Imagery: run_z, none or core_train_stats."
+        ),
+    ] = "run_z",
+    imagery_runs: Annotated[
+        str,
+        typer.Option(
+            metavar="RUNS", rich_help_panel=DATA, help="all, or only the first (1) or second (2) imagery run."
+        ),
+    ] = "all",
+    label_source: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            rich_help_panel=DATA,
+            help="condition: the image shown; cue: the letter on the screen, wrong on half of the vision trials.",
+        ),
+    ] = "condition",
+    average: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            rich_help_panel=DATA,
+            help="mean: average the repeats of a target; none: single trials.",
+        ),
+    ] = "mean",
+    metrics: MetricIds = None,
+    profile: ProfileName = "nsdbench-v1",
+    weights: WeightsKind = "pretrained",
+    weights_dir: WeightsDir = None,
+    device: Device = "auto",
+    out: Out = Path("runs"),
+    leaderboard: Board = None,
+    cache: Cache = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Recompute instead of reusing what is there.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would run and what would be reused.")
+    ] = False,
+    as_json: RowsAsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit models on core NSD, reconstruct seen and imagined targets, score them, update the leaderboard.
+
+    The same command continues an interrupted run and reuses a finished one.
+    """
+    from nsdbench import protocol, runner
+    from nsdbench.adapters import registry
+    from nsdbench.adapters.base import Context
+    from nsdbench.data import LoadOptions
+
+    # whatever can be refused without the data is refused before a data set is simulated
+    models, splits, used = registry.expand(model), protocol.expand_splits(split), pick_device(device)
+    for name in models:
+        registry.load(name)
+    preparation: dict[str, Any] = {  # LoadOptions refuses unknown values
+        "beta_version": beta_version,
+        "core_norm": core_norm,
+        "shared": shared,
+        "imagery_norm": imagery_norm,
+        "label_source": label_source,
+        "imagery_runs": imagery_runs,
+        "average": average,
+    }
+    load = LoadOptions(**preparation)
+    scoring = Scoring(metrics, profile, weights, weights_dir, used, cache)
+    scoring.check()
+
+    bars = Bars()
+    data, line = protocol.resolve_dataset(dataset, data_dir, cache=cache, progress=bars)
+    say(line)
+    request = runner.RunRequest(
+        models=models,
+        splits=splits,
+        subjects=protocol.expand_subjects(subject, data),
+        load=load,
+        scoring=scoring.settings(simulated=protocol.is_simulated(data)),
+        out=out,
+        leaderboard=leaderboard or out / "leaderboard",
+        preset=preset,
+        n_samples=samples,
+        seed=seed,
+        context=Context(used, weights_dir),
+        fresh=fresh,
+    )
+    if plan:
+        _print_plan(data, request, as_json)
+        return
+    results = runner.execute(data, request, progress=bars, say=say)
+    _report(results, request, as_json)
+
+
+def _print_plan(data: Dataset, request: RunRequest, as_json: bool) -> None:
+    from nsdbench import runner
+
+    cells = [
+        {
+            "model": cell.key.model,
+            "preset": cell.key.preset,
+            "subject": cell.key.subject,
+            "split": cell.key.split,
+            "samples": cell.n_samples,
+            "run_id": cell.key.run_id,
+            "folder": str(cell.folder),
+            "state": runner.state(cell, request),
+        }
+        for cell in runner.plan(data, request)
+    ]
+    if as_json:
+        emit_json({"cells": cells})
+        return
+    for cell in cells:
+        name = f"{cell['model']}-{cell['preset']}"
+        print(f"{name:28} subj{cell['subject']:02d}  {cell['split']:10}  {cell['state']:11} {cell['folder']}")
+
+
+def _report(results: list[CellResult], request: RunRequest, as_json: bool) -> None:
+    from nsdbench import runner
+
+    notes = list(dict.fromkeys(note for result in results for note in result.run.manifest.notes))
+    if as_json:
+        emit_json(
+            {
+                "rows": [row for table in runner.summaries(results) for row in table.to_pylist()],
+                "notes": notes,
+            }
+        )
+        return
+    for note in notes:
+        say(f"note: {note}")
+    reused = sum(result.reused for result in results)
+    say(
+        f"{len(results)} cells ({reused} reused); run folders in {request.out}, leaderboard in {request.leaderboard}"
+    )
+    say(f"compare them: nsdbench compare {shlex.quote(str(request.out))}")

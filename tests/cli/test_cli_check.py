@@ -1,0 +1,88 @@
+"""``nsdbench check`` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from nsdbench import leaderboard
+from nsdbench.cli import app
+from nsdbench.errors import LeaderboardError, UsageError
+
+BASELINE = Path(__file__).resolve().parent.parent / "fixtures" / "scores-1.parquet"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["check", *arguments, "--baseline", str(BASELINE)], catch_exceptions=False)
+
+
+@pytest.fixture
+def worse(tmp_path: Path) -> Path:
+    """The baseline with one target ruined."""
+    rows: list[dict[str, Any]] = leaderboard.read_items(BASELINE).to_pylist()
+    for row in rows:
+        row["value"] -= 0.2 if row["stimulus"] == "A2" else 0.1
+    path = tmp_path / "worse.parquet"
+    leaderboard.write_items(path, pa.Table.from_pylist(rows))
+    return path
+
+
+def test_a_file_passes_against_itself() -> None:
+    result = run(str(BASELINE))
+    assert result.exit_code == 0
+    assert result.stdout == "ok: 48 item scores compared in 2 cells\n"
+
+
+def test_a_regression_exits_with_1_and_lists_the_worst_items(worse: Path) -> None:
+    result = run(str(worse))
+    assert result.exit_code == 1
+    assert "FAILED sim ridge-mini imagery pixcorr (nsdbench-v1): worse by" in result.stdout
+    assert "    subject 1 A2: .375 -> .175" in result.stdout
+
+
+def test_json_is_one_document(worse: Path) -> None:
+    result = run(str(worse), "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (set(document), document["ok"], document["compared"]) == (
+        {"ok", "failures", "compared"},
+        False,
+        48,
+    )
+    assert document["failures"][0]["worst"][0]["stimulus"] == "A2"
+
+
+def test_tolerances_are_given_per_metric(worse: Path) -> None:
+    assert run(str(worse), "--tolerance", "pixcorr=0.3", "--tolerance", "alexnet2=0.3").exit_code == 0
+
+
+@pytest.mark.parametrize("text", ["pixcorr", "pixcorr=much", "pixcorr=-1", "pixcorr=nan"])
+def test_a_malformed_tolerance_is_misuse(text: str) -> None:
+    with pytest.raises(UsageError, match="METRIC=LOSS"):
+        run(str(BASELINE), "--tolerance", text)
+
+
+def test_update_writes_a_baseline_that_passes_and_keeps_the_old_one_if_there_is_nothing(
+    worse: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "new_baseline.parquet"
+    runner = CliRunner()
+    updated = runner.invoke(app, ["check", str(worse), "--baseline", str(saved), "--update"])
+    assert updated.exit_code == 0 and "48 item scores" in updated.stdout
+    checked = runner.invoke(app, ["check", str(worse), "--baseline", str(saved), "--exact"])
+    assert checked.exit_code == 0
+    content = saved.read_bytes()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LeaderboardError, match="no item scores"):
+        runner.invoke(
+            app,
+            ["check", str(tmp_path / "empty"), "--baseline", str(saved), "--update"],
+            catch_exceptions=False,
+        )
+    assert saved.read_bytes() == content
