@@ -60,6 +60,13 @@ class Selection:
             and (not self.pools or row["pool"] in (*self.pools, "none"))
         )
 
+    def unknown(self, rows: Iterable[Record]) -> list[str]:
+        """Return the metrics and pools of the selection that no row has: misspelt, or not computed."""
+        known = {
+            name for row in rows for name in (row["metric"], summary.base_name(row["metric"]), row["pool"])
+        }
+        return [name for name in (*self.metrics, *self.pools) if name not in known]
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -88,12 +95,14 @@ def compare(
     Raises
     ------
     UsageError
-        If nothing is left to compare.
+        If a metric or pool of the selection is in no result, or nothing is left to compare.
     LeaderboardError
         If a path holds something else.
     """
     selection = selection or Selection()
     found = results.collect([*paths, *(results.published_files() if published else ())])
+    if names := selection.unknown(found.rows):
+        raise UsageError(f"no result has {', '.join(names)}", remedy=_what_there_is(found.rows))
     rows = [row | {"labels": labels(row)} for row in found.rows if selection.keeps(row)]
     if not rows:
         raise UsageError("no result matches", remedy=_what_there_is(found.rows))

@@ -163,6 +163,20 @@ def test_a_selection_that_matches_nothing_says_what_there_is(tmp_path: Path, wri
     assert "alexnet2, pixcorr" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("selection", "name"),
+    [(Selection(metrics=("pixcorr", "pixcor")), "pixcor"), (Selection(pools=("AB21",)), "AB21")],
+)
+def test_a_name_that_no_result_has_is_refused_even_beside_one_that_exists(
+    tmp_path: Path, write_run: Write, selection: Selection, name: str
+) -> None:
+    write_run()
+    with pytest.raises(UsageError) as caught:
+        compare([tmp_path / "runs"], selection=selection)
+    assert caught.value.message == f"no result has {name}"
+    assert "pixcorr" in caught.value.remedy
+
+
 def test_pools_select_identification_and_keep_pair_metrics(tmp_path: Path, write_run: Write) -> None:
     write_run(metrics=(("pixcorr", "none"), ("alexnet2", "AB12"), ("alexnet2", "within6")))
     found = compare([tmp_path / "runs"], selection=Selection(pools=("within6",)))
