@@ -152,7 +152,8 @@ def html_table(grid: Grid) -> str:
         body.append(f"<tbody>{caption}\n{rows}</tbody>\n")
     notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in grid.notes)
     title = html.escape(grid.title)
-    return f"<section>\n<h2>{title}</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n{''.join(body)}</table>\n{notes}</section>\n"
+    table = f"<table>\n<thead><tr>{head}</tr></thead>\n{''.join(body)}</table>"
+    return f'<section>\n<h2>{title}</h2>\n<div class="wide">\n{table}\n</div>\n{notes}</section>\n'
 
 
 def _breaks(cell: str) -> str:
@@ -164,12 +165,15 @@ def html_page(title: str, grids: Iterable[Grid], notes: Sequence[str]) -> str:
     sections = "".join(html_table(grid) for grid in grids)
     footer = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{_VIEWPORT}<title>{html.escape(title)}</title>\n'
         f"<style>\n{_STYLE}</style>\n</head>\n<body>\n{sections}{footer}</body>\n</html>\n"
     )
 
 
+_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
 _STYLE = """body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+h2 { font-size: 1.15rem; }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
