@@ -15,7 +15,23 @@ from nsdbench.types import Progress, Reconstructions, Stimuli, Trials
 FLOOR_SIZE = 128
 
 
-class MeanImage(Adapter):
+class _Floor(Adapter):
+    """A model that is nothing but a few images, uint8 (n, side, side, 3)."""
+
+    images: NDArray[np.uint8]
+
+    def save(self, folder: Path) -> None:
+        np.savez(folder / "images.npz", images=self.images, n_voxels=np.int64(self.n_voxels or 0))
+
+    @classmethod
+    def load(cls, folder: Path, preset: str | None = None, context: Context | None = None) -> Self:
+        model = cls(preset, context)
+        with np.load(folder / "images.npz", allow_pickle=False) as stored:
+            model.images, model.n_voxels = stored["images"], int(stored["n_voxels"])
+        return model
+
+
+class MeanImage(_Floor):
     """The mean of all training images, for every target.
 
     Its pixel correlation and SSIM are well above zero: photographs are brighter at the top. A decoder that does
@@ -26,28 +42,17 @@ class MeanImage(Adapter):
     paper = "Floor: mean training image (no use of betas)."
     stochastic = False
 
-    image: NDArray[np.uint8]
-
     def learn(self, train: Trials, stimuli: Stimuli, progress: Progress) -> None:
         images = training_images(stimuli, train.targets, _side(stimuli, train.targets), progress)
-        self.image = np.rint(images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+        self.images = np.rint(images.mean(axis=0, dtype=np.float64, keepdims=True)).astype(np.uint8)
 
     def generate(self, trials: Trials, n_samples: int, seed: int, progress: Progress) -> Reconstructions:
-        images = np.broadcast_to(self.image, (len(trials), n_samples, *self.image.shape)).copy()
+        shape = (len(trials), n_samples, *self.images.shape[1:])
+        images = np.broadcast_to(self.images[0], shape).copy()
         return Reconstructions(images, tuple(trials.stimulus.tolist()))
 
-    def save(self, folder: Path) -> None:
-        np.savez(folder / "mean.npz", image=self.image, n_voxels=np.int64(self.n_voxels or 0))
 
-    @classmethod
-    def load(cls, folder: Path, preset: str | None = None, context: Context | None = None) -> Self:
-        model = cls(preset, context)
-        with np.load(folder / "mean.npz", allow_pickle=False) as stored:
-            model.image, model.n_voxels = stored["image"], int(stored["n_voxels"])
-        return model
-
-
-class RandomImage(Adapter):
+class RandomImage(_Floor):
     """A training image drawn at random, independently for every target and sample.
 
     This is what a generator scores that makes plausible pictures but receives no information.
@@ -58,29 +63,17 @@ class RandomImage(Adapter):
     stochastic = True
     keep: ClassVar[int] = 512  # how many distinct training images the fitted floor keeps to draw from
 
-    pool: NDArray[np.uint8]
-
     def learn(self, train: Trials, stimuli: Stimuli, progress: Progress) -> None:
         ids = train.targets
         if len(ids) > self.keep:
             # a fixed, evenly spaced subset: the draw per target stays a function of the seed alone
             ids = tuple(ids[i] for i in np.linspace(0, len(ids) - 1, self.keep).round().astype(int))
-        self.pool = training_images(stimuli, ids, _side(stimuli, ids), progress)
+        self.images = training_images(stimuli, ids, _side(stimuli, ids), progress)
 
     def generate(self, trials: Trials, n_samples: int, seed: int, progress: Progress) -> Reconstructions:
         targets = tuple(trials.stimulus.tolist())
-        picks = [[item_rng(seed, t, s).integers(len(self.pool)) for s in range(n_samples)] for t in targets]
-        return Reconstructions(self.pool[np.asarray(picks)], targets)
-
-    def save(self, folder: Path) -> None:
-        np.savez(folder / "pool.npz", pool=self.pool, n_voxels=np.int64(self.n_voxels or 0))
-
-    @classmethod
-    def load(cls, folder: Path, preset: str | None = None, context: Context | None = None) -> Self:
-        model = cls(preset, context)
-        with np.load(folder / "pool.npz", allow_pickle=False) as stored:
-            model.pool, model.n_voxels = stored["pool"], int(stored["n_voxels"])
-        return model
+        picks = [[item_rng(seed, t, s).integers(len(self.images)) for s in range(n_samples)] for t in targets]
+        return Reconstructions(self.images[np.asarray(picks)], targets)
 
 
 def _side(stimuli: Stimuli, ids: tuple[str, ...]) -> int:

@@ -83,12 +83,6 @@ def read_manifest(folder: Path) -> RunManifest:
         raise DataError(f"{path} lacks or misspells a field: {error}") from error
 
 
-def is_complete(folder: Path) -> bool:
-    """Return True if ``folder`` holds a finished run."""
-    path = folder / "run.json"
-    return path.is_file() and read_json(path).get("status") == "complete"
-
-
 @functools.cache
 def environment() -> dict[str, Any]:
     """Return versions and hardware of this process."""

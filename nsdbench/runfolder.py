@@ -94,9 +94,8 @@ def score_folder(
             reconstructions_sha256=fingerprint,
             timings={**manifest.timings, "score": round(time.monotonic() - start, 3)},
         )
-        if (
-            there
-        ):  # a kill between the two writes must not leave scores whose weights the manifest does not name
+        if there:
+            # a kill between the two writes must not leave scores whose weights the manifest does not name
             finished.write(folder)
         leaderboard.write_items(folder / SCORES, items, reconstructions=fingerprint)
         finished.write(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision import models
 
-from nsdbench.metrics.nets.network import Architecture
+from nsdbench.metrics.nets.network import Architecture, taps
 
 ALEXNET_NODES = {
     "1": "features.1",
@@ -28,12 +28,7 @@ def _alexnet() -> nn.Module:
 
 def _alexnet_nodes(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Outputs of the five ReLUs in one pass; none is followed by an in-place layer, so all stay intact."""
-    found = {}
-    for name, layer in module.named_children():
-        x = layer(x)
-        if name in ALEXNET_NODES:
-            found[ALEXNET_NODES[name]] = x
-    return found
+    return taps(module, x, ALEXNET_NODES)
 
 
 def _alexnet_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

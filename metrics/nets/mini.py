@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nsdbench.errors import WeightsError
-from nsdbench.metrics.nets.network import Architecture
+from nsdbench.metrics.nets.network import Architecture, taps
 from nsdbench.metrics.profiles import MINI_SIZE
 from nsdbench.store import sha256_file
 
@@ -42,12 +42,7 @@ def mini_alexnet() -> nn.Module:
 
 def _taps(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Outputs of the second and fifth ReLU, (n, 64, 16, 16) and (n, 96, 8, 8)."""
-    found = {}
-    for name, layer in module.named_children():
-        x = layer(x)
-        if name in TAPS:
-            found[TAPS[name]] = x
-    return found
+    return taps(module, x, TAPS)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -130,6 +130,19 @@ class TorchFeatureNet:
             raise UsageError(f"{self.name} takes images of {size} x {size} pixels, got {images.shape[2]}")
 
 
+def taps(module: nn.Module, x: Tensor, nodes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Run a sequential network once and return the outputs of some layers under other names.
+
+    ``nodes`` maps names of layers to names of nodes. Layers after a tapped one must not work in place on its output.
+    """
+    found = {}
+    for name, layer in module.named_children():
+        x = layer(x)
+        if name in nodes:
+            found[nodes[name]] = x
+    return found
+
+
 @contextlib.contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Switch off gradients, autocast and reduced-precision matrix products and convolutions."""

@@ -8,22 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nsdbench.cli.options import (
-    DATA,
-    Board,
-    Cache,
-    DataDir,
-    DatasetName,
-    Device,
-    MetricIds,
-    Out,
-    ProfileName,
-    RowsAsJson,
-    Scoring,
-    WeightsDir,
-    WeightsKind,
-    pick_device,
-)
+from nsdbench.cli import options
 from nsdbench.cli.output import Bars, Verbose, emit_json, say
 
 if TYPE_CHECKING:
@@ -61,36 +46,43 @@ def run(
         int, typer.Option(min=1, metavar="N", help="Reconstructions per target, if the model draws any.")
     ] = 10,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Determines every draw.")] = 0,
-    dataset: DatasetName = "auto",
-    data_dir: DataDir = None,
+    dataset: options.DatasetName = "auto",
+    data_dir: options.DataDir = None,
     beta_version: Annotated[
-        str, typer.Option(metavar="VERSION", rich_help_panel=DATA, help="b1, b2 or b3 (GLMdenoise_RR).")
+        str,
+        typer.Option(metavar="VERSION", rich_help_panel=options.DATA, help="b1, b2 or b3 (GLMdenoise_RR)."),
     ] = "b3",
     core_norm: Annotated[
         str,
-        typer.Option(metavar="NORM", rich_help_panel=DATA, help="Core NSD: train_stats, session_z or none."),
+        typer.Option(
+            metavar="NORM", rich_help_panel=options.DATA, help="Core NSD: train_stats, session_z or none."
+        ),
     ] = "train_stats",
     shared: Annotated[
         int,
-        typer.Option(metavar="N", rich_help_panel=DATA, help="Test set of shared1000: 1000, 982 or 515."),
+        typer.Option(
+            metavar="N", rich_help_panel=options.DATA, help="Test set of shared1000: 1000, 982 or 515."
+        ),
     ] = 1000,
     imagery_norm: Annotated[
         str,
         typer.Option(
-            metavar="NORM", rich_help_panel=DATA, help="NSD-Imagery: run_z, none or core_train_stats."
+            metavar="NORM", rich_help_panel=options.DATA, help="NSD-Imagery: run_z, none or core_train_stats."
         ),
     ] = "run_z",
     imagery_runs: Annotated[
         str,
         typer.Option(
-            metavar="RUNS", rich_help_panel=DATA, help="all, or only the first (1) or second (2) imagery run."
+            metavar="RUNS",
+            rich_help_panel=options.DATA,
+            help="all, or only the first (1) or second (2) imagery run.",
         ),
     ] = "all",
     label_source: Annotated[
         str,
         typer.Option(
             metavar="COLUMN",
-            rich_help_panel=DATA,
+            rich_help_panel=options.DATA,
             help="condition: the image shown; cue: the letter on the screen, wrong on half of the vision trials.",
         ),
     ] = "condition",
@@ -98,25 +90,25 @@ def run(
         str,
         typer.Option(
             metavar="HOW",
-            rich_help_panel=DATA,
+            rich_help_panel=options.DATA,
             help="mean: average the repeats of a target; none: single trials.",
         ),
     ] = "mean",
-    metrics: MetricIds = None,
-    profile: ProfileName = "nsdbench-v1",
-    weights: WeightsKind = "pretrained",
-    weights_dir: WeightsDir = None,
-    device: Device = "auto",
-    out: Out = Path("runs"),
-    leaderboard: Board = None,
-    cache: Cache = None,
+    metrics: options.MetricIds = None,
+    profile: options.ProfileName = "nsdbench-v1",
+    weights: options.WeightsKind = "pretrained",
+    weights_dir: options.WeightsDir = None,
+    device: options.Device = "auto",
+    out: options.Out = Path("runs"),
+    leaderboard: options.Board = None,
+    cache: options.Cache = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Recompute instead of reusing what is there.")
     ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what would run and what would be reused.")
     ] = False,
-    as_json: RowsAsJson = False,
+    as_json: options.RowsAsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Fit models on core NSD, reconstruct seen and imagined targets, score them, update the leaderboard.
@@ -129,7 +121,7 @@ def run(
     from nsdbench.data import LoadOptions
 
     # whatever can be refused without the data is refused before a data set is simulated
-    models, splits, used = registry.expand(model), protocol.expand_splits(split), pick_device(device)
+    models, splits, used = registry.expand(model), protocol.expand_splits(split), options.pick_device(device)
     for name in models:
         registry.load(name)
     preparation: dict[str, Any] = {  # LoadOptions refuses unknown values
@@ -142,7 +134,7 @@ def run(
         "average": average,
     }
     load = LoadOptions(**preparation)
-    scoring = Scoring(metrics, profile, weights, weights_dir, used, cache)
+    scoring = options.Scoring(metrics, profile, weights, weights_dir, used, cache)
     scoring.check()
 
     bars = Bars()

@@ -7,22 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nsdbench.cli.options import (
-    DATA,
-    Board,
-    Cache,
-    DataDir,
-    DatasetName,
-    Device,
-    MetricIds,
-    Out,
-    ProfileName,
-    RowsAsJson,
-    Scoring,
-    WeightsDir,
-    WeightsKind,
-    pick_device,
-)
+from nsdbench.cli import options
 from nsdbench.cli.output import Bars, Verbose, emit_json, say
 
 
@@ -53,21 +38,21 @@ def score(
         Path | None,
         typer.Option(
             metavar="DIR",
-            rich_help_panel=DATA,
+            rich_help_panel=options.DATA,
             help="Score against this folder of images (ids = file stems) instead of a data set.",
         ),
     ] = None,
-    dataset: DatasetName = "auto",
-    data_dir: DataDir = None,
-    metrics: MetricIds = None,
-    profile: ProfileName = "nsdbench-v1",
-    weights: WeightsKind = "pretrained",
-    weights_dir: WeightsDir = None,
-    device: Device = "auto",
-    out: Out = Path("runs"),
-    leaderboard: Board = None,
-    cache: Cache = None,
-    as_json: RowsAsJson = False,
+    dataset: options.DatasetName = "auto",
+    data_dir: options.DataDir = None,
+    metrics: options.MetricIds = None,
+    profile: options.ProfileName = "nsdbench-v1",
+    weights: options.WeightsKind = "pretrained",
+    weights_dir: options.WeightsDir = None,
+    device: options.Device = "auto",
+    out: options.Out = Path("runs"),
+    leaderboard: options.Board = None,
+    cache: options.Cache = None,
+    as_json: options.RowsAsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Score finished reconstructions against a data set's targets or a folder of target images."""
@@ -82,8 +67,8 @@ def score(
         raise UsageError(
             "--targets takes the place of a data set", remedy="Leave out --dataset and --data-dir."
         )
-    bars, used = Bars(), pick_device(device)
-    scoring = Scoring(metrics, profile, weights, weights_dir, used, cache)
+    bars, used = Bars(), options.pick_device(device)
+    scoring = options.Scoring(metrics, profile, weights, weights_dir, used, cache)
     scoring.check()
     data = None
     if targets is None:

@@ -187,7 +187,7 @@ def test_random_image_is_uniform_over_the_training_images(world: tuple[Trials, S
     model = RandomImage()
     model.fit(trials, stimuli)
     recon = model.reconstruct(as_test(trials), n_samples=50)
-    pool = {image.tobytes(): i for i, image in enumerate(model.pool)}
+    pool = {image.tobytes(): i for i, image in enumerate(model.images)}
     counts = np.bincount([pool[x.tobytes()] for x in recon.images.reshape(-1, SIDE, SIDE, 3)], minlength=60)
     chi_square = float(np.sum((counts - 50) ** 2 / 50))
     assert chi_square < 105  # 59 degrees of freedom: p = 0.0002

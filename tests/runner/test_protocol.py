@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 
 from nsdbench import protocol
 from nsdbench.errors import DataError, UsageError
-from nsdbench.manifest import RunManifest, is_complete, read_manifest
+from nsdbench.manifest import RunManifest, read_manifest
+from nsdbench.runfolder import SCORES, stored
 from nsdbench.schema import Provenance, RunKey
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 
 
 def test_split_groups_are_expanded_in_a_fixed_order() -> None:
@@ -66,11 +70,12 @@ def test_a_manifest_survives_the_disk(manifest: RunManifest, tmp_path: Path) -> 
 
 
 def test_only_complete_runs_count(manifest: RunManifest, tmp_path: Path) -> None:
-    assert not is_complete(tmp_path)
+    assert stored(tmp_path) is None
+    shutil.copy(FIXTURES / "scores-1.parquet", tmp_path / SCORES)
     manifest.write(tmp_path)
-    assert not is_complete(tmp_path)
+    assert stored(tmp_path) is None
     replace(manifest, status="complete").write(tmp_path)
-    assert is_complete(tmp_path)
+    assert stored(tmp_path) is not None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "run/9"}', '{"schema": "run/1", "run_id": "x"}'])
