@@ -1,9 +1,10 @@
-"""Which weights the metrics use, where their files are, and whether they are the right ones."""
+"""Which weights metrics and models use, where their files are, and whether they are the right ones."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shlex
@@ -22,6 +23,7 @@ PINS, HASHES = "pins.json", ".hashes.json"
 TORCHVISION = "https://download.pytorch.org/models/"
 BSD = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
 HUGGING_FACE = "https://huggingface.co/"
+FIGSHARE = "https://figshare.com/ndownloader/files/"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Weights:
         Full hash, or None if nobody published one: then the first file seen is pinned.
     sha256_prefixes : tuple of str
         First hex digits that the hash may have, for files that carry them in their name.
+    md5 : str or None
+        Full MD5, where the authors publish that alone; compared before the SHA-256 is pinned.
     size : int or None
         Size in bytes, where known.
     same_as : str or None
@@ -60,6 +64,7 @@ class Weights:
     used_by: tuple[str, ...] = ()
     sha256: str | None = None
     sha256_prefixes: tuple[str, ...] = ()
+    md5: str | None = None
     size: int | None = None
     same_as: str | None = None
 
@@ -78,6 +83,12 @@ def _torchvision(id: str, filename: str, source: str, used_by: tuple[str, ...] =
     return Weights(id, filename, TORCHVISION + filename, BSD, source, used_by, sha256_prefixes=(prefix,))
 
 
+def _diffusers(id: str, path: str, licence: str, source: str) -> Weights:
+    return Weights(id, id + Path(path).suffix, HUGGING_FACE + path, licence, source)
+
+
+_OPENRAIL = "CreativeML OpenRAIL-M; the hub may ask for its acceptance"
+_VERSATILE_LICENCE = "MIT (shi-labs/versatile-diffusion)"
 _CLIP_SHA256 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
 _ENTRIES = (
     _torchvision(
@@ -145,6 +156,60 @@ _ENTRIES = (
         "CC BY-NC 4.0 (facebookresearch/swav)",
         "SwAV ResNet-50, 800 epochs on ImageNet-1k without labels (arXiv 2006.09882)",
         ("swav",),
+    ),
+    Weights(
+        "vdvae-imagenet64-ema",
+        "imagenet64-iter-1600000-model-ema.th",
+        "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets-2/"
+        "imagenet64-iter-1600000-model-ema.th",
+        "MIT for the code (openai/vdvae); not stated for the weights",
+        "VDVAE on ImageNet at 64 x 64 pixels, running mean of the weights (arXiv 2011.10650); 500 MB",
+    ),
+    Weights(
+        "vgg19-caffe",
+        "VGG_ILSVRC_19_layers.zip",
+        FIGSHARE + "38225868",
+        "not stated",
+        "VGG19 as trained in Caffe (arXiv 1409.1556), and the contrast of its features; Kamitani Lab",
+        md5="49f4d6dbf1024f33149352dfd309dc4d",
+    ),
+    Weights(
+        "fc7-generator",
+        "bvlc_reference_caffenet_generator_ILSVRC2012_Training.zip",
+        FIGSHARE + "38361230",
+        "not stated",
+        "image generators of Dosovitskiy & Brox 2016 (arXiv 1602.02644); Kamitani Lab",
+        md5="bf9d4de43782cb019de733ed7cf84926",
+    ),
+    _diffusers(
+        "stable-diffusion-v1-4-unet",
+        "CompVis/stable-diffusion-v1-4/resolve/main/unet/diffusion_pytorch_model.safetensors",
+        _OPENRAIL,
+        "Stable Diffusion 1.4, denoiser of image latents under a text (arXiv 2112.10752)",
+    ),
+    _diffusers(
+        "stable-diffusion-v1-4-vae",
+        "CompVis/stable-diffusion-v1-4/resolve/main/vae/diffusion_pytorch_model.safetensors",
+        _OPENRAIL,
+        "Stable Diffusion 1.4, autoencoder",
+    ),
+    _diffusers(
+        "versatile-diffusion-image-unet",
+        "shi-labs/versatile-diffusion/resolve/main/image_unet/diffusion_pytorch_model.bin",
+        _VERSATILE_LICENCE,
+        "Versatile Diffusion, denoiser of image latents under an image (arXiv 2211.08332); 3.4 GB",
+    ),
+    _diffusers(
+        "versatile-diffusion-text-unet",
+        "shi-labs/versatile-diffusion/resolve/main/text_unet/diffusion_pytorch_model.bin",
+        _VERSATILE_LICENCE,
+        "Versatile Diffusion, its counterpart under a text; only the attention layers are used; 6.8 GB",
+    ),
+    _diffusers(
+        "versatile-diffusion-vae",
+        "shi-labs/versatile-diffusion/resolve/main/vae/diffusion_pytorch_model.bin",
+        _VERSATILE_LICENCE,
+        "Versatile Diffusion, autoencoder",
     ),
 )
 REGISTRY: Mapping[str, Weights] = {entry.id: entry for entry in _ENTRIES}
@@ -254,7 +319,7 @@ def checked_sha256(weights: Weights, path: Path) -> str:
         If the file is not the published or the pinned one.
     """
     sha256 = _remembered_sha256(path)
-    wrong = _mismatch(weights, sha256, path.parent)
+    wrong = _mismatch(weights, sha256, path)
     if wrong:
         raise WeightsError(
             f"{path} is not the right file: {wrong}",
@@ -265,12 +330,20 @@ def checked_sha256(weights: Weights, path: Path) -> str:
     return sha256
 
 
-def _mismatch(weights: Weights, sha256: str, folder: Path) -> str:
-    """Say why a file with this hash cannot be taken for ``weights``; empty if it can."""
+def _mismatch(weights: Weights, sha256: str, path: Path) -> str:
+    """Say why the file ``path`` with this hash cannot be taken for ``weights``; empty if it can."""
     if not weights.accepts(sha256):
         return f"its sha256 is {sha256}, the published file has {weights.expected}"
-    pinned = _read(folder / PINS).get(weights.filename, sha256)
-    return "" if pinned == sha256 else f"its sha256 is {sha256}, but {folder / PINS} holds {pinned}"
+    pins = path.parent / PINS
+    pinned = _read(pins).get(weights.filename)
+    if pinned is None and weights.md5 and (md5 := _md5(path)) != weights.md5:
+        return f"its md5 is {md5}, the published file has {weights.md5}"
+    return "" if pinned in (None, sha256) else f"its sha256 is {sha256}, but {pins} holds {pinned}"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def fetch(id: str, folder: Path, *, progress: Progress | None = None, base_url: str | None = None) -> Path:
@@ -301,12 +374,12 @@ def fetch(id: str, folder: Path, *, progress: Progress | None = None, base_url: 
         checked_sha256(weights, path)
         return path
     url = f"{base_url.rstrip('/')}/{weights.filename}" if base_url else weights.url
-    provable = bool(weights.sha256 or weights.sha256_prefixes)
+    provable = bool(weights.sha256 or weights.sha256_prefixes or weights.md5)
     # nothing could prove that two halves belong together, nor keep two processes from mixing theirs
     part = folder / f".{weights.filename}{'' if provable else '.' + secrets.token_hex(6)}.part"
     download(url, part, progress=progress or Silent())
     sha256 = sha256_file(part)
-    wrong = _mismatch(weights, sha256, folder)
+    wrong = _mismatch(weights, sha256, part)
     if weights.size is not None and part.stat().st_size != weights.size:
         wrong = f"it has {part.stat().st_size} bytes instead of {weights.size}"
     if wrong:
@@ -341,7 +414,9 @@ def _status(weights: Weights, path: Path) -> Status:
         sha256 = checked_sha256(weights, path)
     except WeightsError as error:
         return Status(weights.id, path.name, "bad", error.message)
-    proof = "as published" if weights.sha256 or weights.sha256_prefixes else "pinned on first use"
+    proof = (
+        "as published" if weights.sha256 or weights.sha256_prefixes or weights.md5 else "pinned on first use"
+    )
     return Status(weights.id, path.name, "ok", f"sha256 {sha256[:12]}..., {proof}", sha256)
 
 
