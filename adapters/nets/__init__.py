@@ -1,0 +1,1 @@
+"""Networks of the decoders, at the published and at miniature size."""
