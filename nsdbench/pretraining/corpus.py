@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nsdbench.adapters.nets.shipped import FOLDER
 from nsdbench.metrics.profiles import DEFAULT, MINI_SIZE, profile
 from nsdbench.metrics.resize import Views
 from nsdbench.sim import SIM_VERSION
@@ -34,11 +35,17 @@ class Corpus:
     labels : mapping of str to int64 array of shape (n,)
         Index into :data:`LABELS` of every scene.
     captions : str array of shape (n, 5)
+    folder : Path
+        Where the scenes are cached, and what is computed from them.
+    weights : Path
+        Folder of the networks that are trained already, for those that build on them.
     """
 
     images: NDArray[np.uint8]
     labels: dict[str, NDArray[np.int64]]
     captions: NDArray[np.str_]
+    folder: Path
+    weights: Path = FOLDER
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,7 +80,7 @@ def corpus(part: str, n: int, seed: int, folder: Path, progress: Progress) -> Co
         with atomic_path(path) as temporary:
             np.savez(temporary, **_render(part, n, seed, progress))  # type: ignore[arg-type]
     with np.load(path, allow_pickle=False) as found:
-        return Corpus(found["images"], {name: found[name] for name in LABELS}, found["captions"])
+        return Corpus(found["images"], {name: found[name] for name in LABELS}, found["captions"], folder)
 
 
 def _render(part: str, n: int, seed: int, progress: Progress) -> dict[str, NDArray[np.generic]]:

@@ -112,7 +112,7 @@ def probe(metric: str, fit: Corpus, held_out: Corpus) -> dict[str, float]:
 
     features = registry.load(metric).features
     net, (node,) = load_net(features.source), features.nodes
-    x, y = (_vectors(net, node, part.images) for part in (fit, held_out))
+    x, y = (vectors(net, node, part.images) for part in (fit, held_out))
     accuracy = {}
     for question in LABELS:
         reader = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(0, 5, 6)))
@@ -121,7 +121,7 @@ def probe(metric: str, fit: Corpus, held_out: Corpus) -> dict[str, float]:
     return accuracy
 
 
-def _vectors(net: FeatureNet, node: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def vectors(net: FeatureNet, node: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return features of images that have the size of the network already, one vector each."""
     parts = []
     for start in range(0, len(images), BATCH):

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import nn
 
 from nsdbench.pretraining.tasks import Task
 from nsdbench.pretraining.training import Recipe
+from nsdbench.safeload import load_state
 from nsdbench.sim import SIM_VERSION
 from nsdbench.store import atomic_path, sha256_file
 
@@ -24,7 +26,7 @@ def ship(task: Task, recipe: Recipe, seed: int, folder: Path) -> str:
         for name, value in task.trunk.state_dict().items()
     }
     card = {
-        "net": recipe.net,
+        "net": recipe.name,
         "seed": seed,
         "steps": recipe.steps,
         "scenes": len(task.corpus),
@@ -35,3 +37,10 @@ def ship(task: Task, recipe: Recipe, seed: int, folder: Path) -> str:
         save_file(state, temporary, metadata={"card": json.dumps(card, sort_keys=True)})
         temporary.chmod(0o644)  # safetensors leaves it to its owner alone
     return sha256_file(path)
+
+
+def finished(module: nn.Module, weights_id: str, folder: Path) -> nn.Module:
+    """Return ``module`` with trained weights from ``folder``, frozen, for networks that build on it."""
+    state = load_state(folder / f"{weights_id}.safetensors")
+    module.load_state_dict({name: value.to(module.state_dict()[name].dtype) for name, value in state.items()})
+    return module.eval().requires_grad_(False)

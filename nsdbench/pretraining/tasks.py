@@ -27,6 +27,8 @@ class Task(nn.Module):
     trunk : nn.Module
     """
 
+    layout = torch.channels_last  # of parameters in training; the faster one for most networks
+
     def __init__(self, corpus: Corpus, trunk: nn.Module) -> None:
         super().__init__()
         self.corpus, self.trunk = corpus, trunk
@@ -38,6 +40,12 @@ class Task(nn.Module):
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """Return float32 images in [0, 1], (n, 3, S, S)."""
         return torch.from_numpy(self.corpus.images[rows]).permute(0, 3, 1, 2).float() / 255
+
+    def stepped(self) -> None:
+        """Do what follows every step; by default nothing."""
+
+    def finish(self) -> None:
+        """Do what is left after the last step; by default nothing."""
 
     @abstractmethod
     def loss(self, rows: NDArray[np.int64], rng: torch.Generator) -> Tensor:
@@ -96,18 +104,15 @@ class _TextTower(nn.Module):
         return projected
 
 
-class Contrast(Task):
-    """Find the caption of an image and the image of a caption within a batch (Radford et al. 2021).
+class PlaceBatches(Task):
+    """A task on batches of which every second one comes from two backgrounds.
 
-    Scenes of one place and the captions of others differ in their objects only, so every second batch comes from
-    two backgrounds: chosen at random, batches teach backgrounds first and objects late.
+    Scenes of one place and the captions of others differ in their objects only; batches chosen at random teach
+    backgrounds first and objects late.
     """
 
     def __init__(self, corpus: Corpus, trunk: nn.Module) -> None:
         super().__init__(corpus, trunk)
-        self.words = Words(corpus.captions)
-        self.text = _TextTower(self.words)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         background = corpus.labels["background"]
         self.places = [np.flatnonzero(background == b) for b in range(len(LABELS["background"]))]
 
@@ -116,6 +121,16 @@ class Contrast(Task):
             return super().pick(n, rng)
         here = np.concatenate([self.places[b] for b in rng.choice(len(self.places), 2, replace=False)])
         return rng.choice(here, min(n, len(here)), replace=False)
+
+
+class Contrast(PlaceBatches):
+    """Find the caption of an image and the image of a caption within a batch (Radford et al. 2021)."""
+
+    def __init__(self, corpus: Corpus, trunk: nn.Module) -> None:
+        super().__init__(corpus, trunk)
+        self.words = Words(corpus.captions)
+        self.text = _TextTower(self.words)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def loss(self, rows: NDArray[np.int64], rng: torch.Generator) -> Tensor:
         """Return the symmetric cross entropy; equal captions in a batch count as right answers."""

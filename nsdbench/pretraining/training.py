@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nsdbench.errors import DataError
-from nsdbench.metrics.nets import NETS, mini
 from nsdbench.pretraining.corpus import Corpus
-from nsdbench.pretraining.tasks import Classification, Contrast, SwappedPrediction, Task
+from nsdbench.pretraining.tasks import Task
 from nsdbench.sim import SIM_VERSION
 from nsdbench.sim.seeds import Purpose, stream
 from nsdbench.store import atomic_path, digest
@@ -31,8 +31,10 @@ class Recipe:
 
     Attributes
     ----------
-    net : str
-        Name of the network, as in :func:`nsdbench.metrics.nets.load_net`.
+    name : str
+        Name of the network.
+    weights_id : str
+        Id of the weights that this recipe makes, which is also the name of their file.
     build : callable
         Makes the trunk.
     task : callable
@@ -47,7 +49,8 @@ class Recipe:
         Weight decay.
     """
 
-    net: str
+    name: str
+    weights_id: str
     build: Callable[[], nn.Module]
     task: Callable[[Corpus, nn.Module], Task]
     steps: int
@@ -56,27 +59,10 @@ class Recipe:
     half: bool = True
     decay: float = 0.02
 
-    @property
-    def weights_id(self) -> str:
-        """Id of the weights that this recipe makes."""
-        return NETS[self.net].weights[""]
-
     def key(self, corpus: Corpus, seed: int) -> str:
         """Return a hash of what a checkpoint must agree with to be continued."""
         facts = {k: v for k, v in asdict(self).items() if k not in ("build", "task")}
         return digest(SIM_VERSION, facts, len(corpus), seed)
-
-
-RECIPES: Mapping[str, Recipe] = {
-    r.net: r
-    for r in (
-        Recipe("mini_alexnet", mini.mini_alexnet, Classification, 1500, 128, 1.5e-3),
-        Recipe("mini_inception", mini.mini_inception, Classification, 900, 128, 3e-3),
-        Recipe("mini_effnet", mini.mini_effnet, Classification, 1200, 64, 3e-3, half=False),
-        Recipe("mini_clip", mini.mini_clip, Contrast, 600, 192, 1.5e-3),
-        Recipe("mini_swav", mini.mini_swav, SwappedPrediction, 300, 256, 2e-3),
-    )
-}
 
 
 def build(recipe: Recipe, corpus: Corpus, seed: int) -> Task:
@@ -116,12 +102,14 @@ def train(
         None if time ran out.
     """
     task = build(recipe, corpus, seed)
-    task.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(task.parameters(), recipe.rate, (0.9, 0.98), weight_decay=recipe.decay)
+    task.train().to(memory_format=task.layout)
+    optimizer = torch.optim.AdamW(
+        task.parameters(), recipe.rate, (0.9, 0.98), weight_decay=recipe.decay, fused=True
+    )
     key = recipe.key(corpus, seed)
     first = _resume(checkpoint, key, task, optimizer)
     deadline = time.monotonic() + seconds
-    for step in progress.track(range(first, recipe.steps), recipe.net):
+    for step in progress.track(range(first, recipe.steps), recipe.name):
         optimizer.param_groups[0]["lr"] = recipe.rate * _schedule(step, recipe.steps)
         _step(task, optimizer, recipe, seed, step)
         done = step + 1
@@ -129,11 +117,12 @@ def train(
             _save(checkpoint, key, done, task, optimizer)
         if time.monotonic() > deadline and done < recipe.steps:
             return None
-    return task.eval()
+    task.eval().finish()
+    return task
 
 
 def _draw(recipe: Recipe, seed: int, step: int) -> int:
-    name = int(digest(recipe.net), 16) % 2**32
+    name = int(digest(recipe.name), 16) % 2**32
     return int(stream(seed, Purpose.PRETRAINING, STEPS_KEY, name, step).integers(2**62))
 
 
@@ -145,12 +134,13 @@ def _schedule(step: int, steps: int) -> float:
 def _step(task: Task, optimizer: torch.optim.Optimizer, recipe: Recipe, seed: int, step: int) -> None:
     number = _draw(recipe, seed, step + 1)
     rows = task.pick(recipe.batch, np.random.default_rng(number))
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half), sdpa_kernel(SDPBackend.MATH):
         loss = task.loss(rows, torch.Generator().manual_seed(number))
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(task.parameters(), 1.0)
     optimizer.step()
+    task.stepped()
 
 
 def _resume(path: Path, key: str, task: Task, optimizer: torch.optim.Optimizer) -> int:

@@ -13,13 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsdbench.adapters.nets.shipped import SHIPPED
 from nsdbench.errors import DataError
 from nsdbench.metrics.nets import NETS
 from nsdbench.metrics.nets.mini import MINI_NETS
 from nsdbench.pretraining.corpus import LABELS, Corpus, corpus, native
+from nsdbench.pretraining.recipes import DECODERS, METRICS
 from nsdbench.pretraining.shipping import ship
 from nsdbench.pretraining.tasks import Contrast, Task, balanced
-from nsdbench.pretraining.training import RECIPES, Recipe, train
+from nsdbench.pretraining.training import Recipe, train
 from nsdbench.pretraining.words import Words
 from nsdbench.safeload import load_state
 from nsdbench.sim.scenes import render_scene, sample_scene
@@ -33,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def _short(name: str) -> Recipe:
-    return replace(RECIPES[name], steps=3, batch=8)
+    return replace(METRICS[name], steps=3, batch=8)
 
 
 def _trained(recipe: Recipe, scenes: Corpus, checkpoint: Path, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -43,7 +45,8 @@ def _trained(recipe: Recipe, scenes: Corpus, checkpoint: Path, seed: int = 0) ->
 
 
 def test_there_is_a_recipe_for_every_network() -> None:
-    assert RECIPES.keys() == {net.name for net in MINI_NETS}
+    assert METRICS.keys() == {net.name for net in MINI_NETS}
+    assert {recipe.weights_id for recipe in DECODERS.values()} == SHIPPED.keys()
 
 
 @pytest.mark.parametrize("name", ["mini_alexnet", "mini_clip", "mini_swav"])
