@@ -26,6 +26,18 @@ class Entry:
 
 ADAPTERS: dict[str, Entry] = {
     "ridge": Entry("nsdbench.adapters.ridge:Ridge", "ridge regression from betas to pixels"),
+    "brain_diffuser": Entry(
+        "nsdbench.adapters.brain_diffuser:BrainDiffuser",
+        "VDVAE picture redrawn by Versatile Diffusion (Ozcelik & VanRullen 2023)",
+    ),
+    "takagi": Entry(
+        "nsdbench.adapters.takagi:Takagi",
+        "coarse image redrawn by Stable Diffusion under decoded text (Takagi & Nishimoto 2023)",
+    ),
+    "icnn": Entry(
+        "nsdbench.adapters.icnn:Icnn",
+        "image optimised until its VGG19 features are the decoded ones (Shen et al. 2019)",
+    ),
     "mean_image": Entry(
         "nsdbench.adapters.floors:MeanImage", "floor: the mean training image", baseline=True
     ),

@@ -15,6 +15,7 @@ from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter
 from nsdbench.data import Dataset
 from nsdbench.errors import DataError, NsdbenchError, ProtocolError, UsageError, WeightsError
+from nsdbench.protocol import default_preset
 from nsdbench.sim import SimConfig, ensure
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli, Trials
 
@@ -35,9 +36,7 @@ class Result:
 class Bench:
     """The data and the once-fitted adapter that all checks share."""
 
-    def __init__(
-        self, adapter: type[Adapter], preset: str | None, dataset: Dataset, progress: Progress
-    ) -> None:
+    def __init__(self, adapter: type[Adapter], preset: str, dataset: Dataset, progress: Progress) -> None:
         self.adapter = adapter
         self.preset = preset
         self.progress = progress
@@ -170,7 +169,7 @@ CHECKS: tuple[Check, ...] = (
 def check(
     name: str, preset: str | None = None, *, cache: Path | None = None, progress: Progress | None = None
 ) -> list[Result]:
-    """Run every check on the ``tiny`` simulated data set.
+    """Run every check on the ``tiny`` simulated data set, by default with the preset for simulated data.
 
     Returns
     -------
@@ -190,7 +189,7 @@ def check(
     adapter(preset)  # refuses an unknown preset
     dataset = Dataset.open(ensure(SimConfig(preset="tiny"), cache, progress), cache=cache)
     try:
-        bench = Bench(adapter, preset, dataset, progress)
+        bench = Bench(adapter, preset or default_preset(adapter, dataset), dataset, progress)
     except WeightsError as error:
         return [Result("fit", "skipped", error.message)]
     except Exception as error:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from nsdbench import __version__, leaderboard, protocol, reconstructions, runfolder, weights
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter, Context
+from nsdbench.adapters.nets.shipped import SHIPPED
 from nsdbench.errors import ProtocolError
 from nsdbench.manifest import RunManifest, environment, git_commit, now
 from nsdbench.runfolder import StoredRun
@@ -178,8 +179,14 @@ def _require_weights(cells: Sequence[Cell], request: RunRequest) -> None:
         before = None if request.fresh else runfolder.stored(cell.folder)
         require_weights(replace(settings, metrics=runfolder.missing_metrics(before, settings)))
         if before is None:
-            for id in cell.adapter.requires.get(cell.key.preset, ()):
-                weights.locate(id, weights.folder(request.context.weights_dir))
+            _decoder_weights(cell, request)
+
+
+def _decoder_weights(cell: Cell, request: RunRequest) -> dict[str, str]:
+    """Return the SHA-256 by id of the pretrained weights that a decoder needs; missing ones are an error."""
+    folder = weights.folder(request.context.weights_dir)
+    ids = cell.adapter.requires.get(cell.key.preset, ())
+    return {id: SHIPPED[id] if id in SHIPPED else weights.locate(id, folder).sha256 for id in ids}
 
 
 def _remove(cells: Sequence[Cell]) -> None:
@@ -245,6 +252,7 @@ class _Execution:
                 "adapter_version": cell.adapter.version,
                 "paper": cell.adapter.paper,
                 "transductive": cell.adapter.transductive,
+                "decoder_weights": _decoder_weights(cell, request),
                 "load": asdict(request.load),
                 "weights": request.scoring.weights,
                 "device": request.context.device,

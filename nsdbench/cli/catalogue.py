@@ -64,7 +64,9 @@ def metrics(as_json: AsJson = False, verbose: Verbose = False) -> None:
 
 def check_adapter(
     name: Annotated[str, typer.Argument(help="Model id or package.module:Class.")],
-    preset: Annotated[str | None, typer.Option(help="Preset to check. Default: the first.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Preset to check. Default: mini where there is one, else the first.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache directory.")] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
