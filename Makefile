@@ -9,13 +9,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo test test-all lint format wheel check baseline clean
 
 help:
-	@echo "make demo      simulate a data set, run the baselines on seen and imagined images, compare them"
+	@echo "make demo      simulate a data set, run all decoders on seen and imagined images of one subject, compare them"
 	@echo "make test      run the tests (a few minutes on two cores, no GPU, no downloads)"
 	@echo "make test-all  run the long tests too"
 	@echo "make lint      formatting, lint, types, import contracts"
 	@echo "make wheel     build the wheel and try it in an empty environment"
 	@echo "make check     compare the demo with the committed baseline; fails on a regression"
-	@echo "make baseline  regenerate the committed simulated baseline and the table in the README"
+	@echo "make baseline  regenerate the committed simulated baseline, the table in the README and the gallery"
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "nsdbench needs Python 3.11 or newer; none was found"; exit 1; }
@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/nsdbench run --model ridge,mean_image,random_image --split both --dataset sim --cache demo/cache --out demo/runs
+	$(BIN)/nsdbench run --model brain_diffuser,takagi,icnn,ridge,mean_image,random_image --subject 1 --split both --dataset sim --cache demo/cache --out demo/runs
 	$(BIN)/nsdbench compare demo/runs
 
 # One thread per test process: two processes with two threads each are slower on two cores than two with one.
@@ -58,6 +58,7 @@ check: demo
 baseline: demo
 	$(BIN)/python .ci/baseline.py demo/runs
 	$(BIN)/python .ci/readme.py demo/runs
+	$(BIN)/python .ci/gallery.py demo/runs demo/cache
 
 clean:
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
