@@ -146,7 +146,8 @@ class BrainDiffuser(Adapter):
     transductive = True
     settings: ClassVar[Mapping[str, Settings]] = {
         "published": Settings(512, Sampling(50, 0.75, 7.5), (5e4, 6e4, 1e5), at_once=5),
-        # the published penalties are 3.2, 3.8 and 6.4 times the 15,724 voxels of subject 1
+        # penalties in the published proportion to the number of voxels (15,724 in subject 1); with more guidance the
+        # colours of the small denoiser glare
         "mini": Settings(64, Sampling(12, 0.75, 2.5, "v_prediction"), (3.2, 3.8, 6.4), "voxels"),
     }
 
