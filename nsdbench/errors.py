@@ -54,6 +54,10 @@ class WeightsError(NsdbenchError):
     """Weights are missing, have the wrong hash, or cannot be loaded without executing code."""
 
 
+class TrainingError(NsdbenchError):
+    """The training of a decoder has diverged, or a stored state belongs to another training."""
+
+
 class ReconstructionError(NsdbenchError):
     """Reconstructions are unreadable, of the wrong shape or type, or do not match their targets."""
 

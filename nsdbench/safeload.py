@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import collections
 import itertools
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from nsdbench.errors import WeightsError
+from nsdbench.torchzip import (
+    REMEDY,
+    View,
+    entry_of,
+    map_storages,
+    read_storage,
+    refusal,
+    root_of,
+    structure_of,
+    tensor_of,
+)
 
-MAX_PICKLE_BYTES = 64 * 2**20  # the structure alone; tensors live in files of their own
 MAX_OBJECTS = 50_000  # a pickle can name one object many times, so the walk needs a bound of its own
 T = TypeVar("T")
-REMEDY = "Nothing in it was executed. Get the file again from its original source."
-
-_STORAGES = {
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.DoubleStorage": torch.float64,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-}
-_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
+CONTAINERS = ("model_state_dict", "state_dict", "model")
+"""Where training checkpoints keep the weights, in the order in which they are looked for."""
+FINITE_BLOCK = 2**24  # numbers looked at together, so that the check needs no memory of its own
 
 
 def load_state(path: Path, *, keep: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -64,6 +60,66 @@ def load_state(path: Path, *, keep: tuple[str, ...] = ()) -> dict[str, Tensor]:
     return {name: value for name, value in _named_tensors(path, load_pt(path)).items() if _kept(name, keep)}
 
 
+def load_checkpoint(
+    path: Path, *, keep: tuple[str, ...] = (), drop: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Return the weights in a training checkpoint, without running any code that the rest of it asks for.
+
+    Optimizers and schedules pickle functions and classes; what they name is never looked up, and objects without
+    behaviour take their place. Weights are mapped from the file, not copied, so that a file larger than the memory can
+    be read tensor by tensor; tensors that share their numbers become independent copies. The weights are the entry
+    ``model_state_dict``, ``state_dict`` or ``model``, or else the whole file, and lose the prefixes ``module.`` and
+    ``_orig_mod.`` of parallel and compiled models.
+
+    Parameters
+    ----------
+    path : Path
+        A ``torch.save`` file, or safetensors.
+    keep, drop : tuple of str
+        Only weights whose name starts with one of ``keep`` (if given) and none of ``drop`` are returned.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, sharded, holds no weights, or a weight is no tensor or not finite.
+    """
+    if path.is_dir():
+        raise WeightsError(
+            f"{path} is a folder, such as DeepSpeed writes, not one file of weights",
+            remedy="Merge it where DeepSpeed is installed (deepspeed.utils.zero_to_fp32), and give the merged file.",
+        )
+    kind = _kind(path)
+    if kind == "torchscript":
+        raise WeightsError(f"{path} is a TorchScript archive, not a training checkpoint")
+    if kind == "safetensors":
+        state = _guarded(path, lambda: _load_safetensors(path, keep))
+    else:
+        state = _guarded(
+            path, lambda: _map_checkpoint(path) if zipfile.is_zipfile(path) else _load_older(path)
+        )
+    chosen = {name: value for name, value in state.items() if _kept(name, keep) and not name.startswith(drop)}
+    if not chosen:
+        raise WeightsError(f"{path} holds no weights of the wanted names", remedy="It is another checkpoint.")
+    require_finite(chosen, path)
+    return chosen
+
+
+def require_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights with a value that is not finite.
+
+    Raises
+    ------
+    WeightsError
+        If there is one; the message names ``source`` and the tensor.
+    """
+    for name, value in state.items():
+        if not value.is_floating_point() or not value.numel():
+            continue
+        blocks = torch.split(value.reshape(-1), FINITE_BLOCK)
+        if not all(torch.isfinite(torch.stack(block.aminmax())).all() for block in blocks):
+            raise WeightsError(f"{source}: {name} holds a value that is not finite", remedy=REMEDY)
+
+
 def load_pt(path: Path) -> Any:
     """Return what ``torch.save`` stored: tensors and plain containers only, on the CPU.
 
@@ -83,14 +139,10 @@ def _guarded(path: Path, read: Callable[[], T]) -> T:
     except Exception as error:  # foreign bytes can break a parser in any way; all are one news to the user
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
-            raise _refusal(path, refused[1]) from error
+            raise refusal(path, refused[1]) from error
         raise WeightsError(
             f"{path} is damaged or holds no tensors ({_reason(error)})", remedy=REMEDY
         ) from error
-
-
-def _refusal(path: Path, name: str) -> WeightsError:
-    return WeightsError(f"{path} asks for the Python object {name}; only tensors are read", remedy=REMEDY)
 
 
 def _reason(error: Exception) -> str:
@@ -137,85 +189,62 @@ def _load_safetensors(path: Path, keep: tuple[str, ...]) -> dict[str, Tensor]:
 
 def _load_torchscript(path: Path, keep: tuple[str, ...]) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
-        root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix(
-            "data.pkl"
-        )
-        if archive.getinfo(f"{root}data.pkl").file_size > MAX_PICKLE_BYTES:
-            raise WeightsError(f"{path} has an implausibly large structure", remedy=REMEDY)
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-            raise WeightsError(f"{path} was written on a big-endian machine")
-        with archive.open(f"{root}data.pkl") as handle:
-            tree = _StructureReader(handle, path).load()
-        views = {name: view for name, view in _walk(tree) if _kept(name, keep)}
-        storages = {view.storage: _read_storage(archive, root, view.storage) for view in views.values()}
-        return {
-            name: torch.as_strided(storages[view.storage], view.shape, view.stride, view.offset)
-            for name, view in views.items()
-        }
+        root = root_of(archive, path)
+        views = {name: view for name, view in _walk(structure_of(archive, root, path)) if _kept(name, keep)}
+        storages = {view.storage: read_storage(archive, root, view.storage) for view in views.values()}
+        return {name: tensor_of(storages[view.storage], view) for name, view in views.items()}
 
 
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: torch.dtype
-    count: int
+def _load_older(path: Path) -> dict[str, Tensor]:
+    """Read a file from before the zip format, which PyTorch's own restricted reader must accept as a whole."""
+    state: dict[str, Tensor] = _weights_of(path, load_pt(path), Tensor)
+    uses = collections.Counter(value.untyped_storage().data_ptr() for value in state.values())
+    return {
+        name: value.clone() if uses[value.untyped_storage().data_ptr()] > 1 else value
+        for name, value in state.items()
+    }
 
 
-@dataclass(frozen=True)
-class _View:
-    """A tensor that has been described but not read."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _StructureReader(pickle.Unpickler):
-    """Rebuilds the tree of a TorchScript archive from inert objects.
-
-    Of the names a pickle may mention, modules become empty containers, storages become descriptions, and the
-    one tensor constructor becomes :class:`_View`; every other name is refused before it is looked up. The
-    stand-ins belong to this reader, so that a hostile file cannot alter them for the next one.
-    """
-
-    def __init__(self, handle: IO[bytes], path: Path) -> None:
-        super().__init__(handle)
-        self._path = path
-
-        class Container:
-            attributes: Mapping[str, Any] = {}  # replaced, never changed
-
-            def __setstate__(self, state: Any) -> None:
-                self.attributes = state if isinstance(state, dict) else {}
-
-        self.container = Container
-        self._names: dict[str, Any] = {
-            **_STORAGES,
-            "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, stride, *_: _View(
-                storage, offset, tuple(shape), tuple(stride)
-            ),
-            "torch.jit._pickle.restore_type_tag": lambda value, _: value,
-            "collections.OrderedDict": collections.OrderedDict,
-            **{f"torch.jit._pickle.{name}": list for name in _LISTS},
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if module.partition(".")[0] == "__torch__":
-            return self.container
-        if full not in self._names:
-            raise _refusal(self._path, full)
-        return self._names[full]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise _refusal(self._path, str(kind))
-        return _Storage(str(key), dtype, int(count))
+def _map_checkpoint(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        root = root_of(archive, path)
+        views: dict[str, View] = _weights_of(path, structure_of(archive, root, path, tolerant=True), View)
+        entries = {view.storage: entry_of(archive, root, view.storage) for view in views.values()}
+    storages = map_storages(path, entries)
+    uses = collections.Counter(view.storage for view in views.values())
+    tensors = {name: tensor_of(storages[view.storage], view) for name, view in views.items()}
+    return {
+        name: value.clone() if uses[views[name].storage] > 1 else value for name, value in tensors.items()
+    }
 
 
-def _walk(tree: Any) -> Iterator[tuple[str, _View]]:
+def _weights_of(path: Path, loaded: Any, kind: type[T]) -> dict[str, T]:
+    """Return the entry that holds the weights, under names without the prefixes of parallel and compiled models."""
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"{path} holds {_described(loaded)}, not a training checkpoint")
+    # through dict itself: a file can give a container attributes, even one called items
+    where = next((name for name in CONTAINERS if isinstance(dict.get(loaded, name), dict)), None)
+    named: dict[str, T] = {}
+    for name, value in dict.items(loaded if where is None else dict.__getitem__(loaded, where)):
+        if not isinstance(name, str):
+            raise WeightsError(f"{path}: {name!r} is not the name of a tensor", remedy=REMEDY)
+        if not isinstance(value, kind):
+            raise WeightsError(
+                f"{path}: entry {name!r} of {where or 'the file'} is {_described(value)}, not a tensor",
+                remedy=REMEDY if where else f"A training checkpoint keeps its weights in {CONTAINERS[0]}.",
+            )
+        plain = re.sub(r"^(module\.|_orig_mod\.)+", "", name).replace("._orig_mod.", ".")
+        if plain in named:
+            raise WeightsError(f"{path} holds {plain} twice, with and without a prefix")
+        named[plain] = value
+    return named
+
+
+def _described(value: Any) -> str:
+    return str(getattr(value, "stands_for", type(value).__name__))
+
+
+def _walk(tree: Any) -> Iterator[tuple[str, View]]:
     """Yield every tensor below ``tree`` under its dotted name, as ``state_dict`` would call it."""
     waiting = [("", tree)]
     for seen in itertools.count():
@@ -224,18 +253,8 @@ def _walk(tree: Any) -> Iterator[tuple[str, _View]]:
         if seen > MAX_OBJECTS:
             raise ValueError(f"more than {MAX_OBJECTS} objects")
         prefix, node = waiting.pop()
-        if isinstance(node, _View):
+        if isinstance(node, View):
             yield prefix.removesuffix("."), node
         for name, value in getattr(node, "attributes", {}).items():
-            if isinstance(value, _View) or hasattr(value, "attributes"):
+            if isinstance(value, View) or hasattr(value, "attributes"):
                 waiting.append((f"{prefix}{name}.", value))
-
-
-def _read_storage(archive: zipfile.ZipFile, root: str, storage: _Storage) -> Tensor:
-    entry = archive.getinfo(f"{root}data/{storage.key}")
-    expected = storage.count * storage.dtype.itemsize
-    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != expected:
-        raise ValueError(f"storage {storage.key} has {entry.file_size} bytes instead of {expected}")
-    if not expected:
-        return torch.empty(0, dtype=storage.dtype)
-    return torch.frombuffer(bytearray(archive.read(entry)), dtype=storage.dtype)

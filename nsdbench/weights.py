@@ -8,216 +8,54 @@ import hashlib
 import os
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nsdbench.conversion import Converted, conversion_of, is_converted
 from nsdbench.download import download
 from nsdbench.errors import UsageError, WeightsError
 from nsdbench.store import cache_root, read_json, sha256_file, write_json
 from nsdbench.types import Progress, Silent
+from nsdbench.weight_entries import REGISTRY, Weights
 
+__all__ = [
+    "HASHES",
+    "PINS",
+    "REGISTRY",
+    "WEIGHTS_VARIABLE",
+    "Located",
+    "Status",
+    "Weights",
+    "checked_sha256",
+    "entry",
+    "fetch",
+    "folder",
+    "for_metrics",
+    "is_present",
+    "locate",
+    "require",
+    "verify",
+]
 WEIGHTS_VARIABLE = "NSDBENCH_WEIGHTS"
 PINS, HASHES = "pins.json", ".hashes.json"
-TORCHVISION = "https://download.pytorch.org/models/"
-BSD = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
-HUGGING_FACE = "https://huggingface.co/"
-FIGSHARE = "https://figshare.com/ndownloader/files/"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """One weights file.
-
-    Attributes
-    ----------
-    id : str
-        Name in nsdbench; results made with the file carry it (or ``same_as``).
-    filename : str
-        Name in the weights folder.
-    url : str
-        Where the authors publish it.
-    licence : str
-        Licence or terms, as far as the authors state them.
-    source : str
-        What it is: architecture, training data, publication.
-    used_by : tuple of str
-        Metrics that need it under their canonical profile.
-    sha256 : str or None
-        Full hash, or None if nobody published one: then the first file seen is pinned.
-    sha256_prefixes : tuple of str
-        First hex digits that the hash may have, for files that carry them in their name.
-    md5 : str or None
-        Full MD5, where the authors publish that alone; compared before the SHA-256 is pinned.
-    size : int or None
-        Size in bytes, where known.
-    same_as : str or None
-        Id of the weights that this file repackages in another format; it is used when that one is absent.
-    """
-
-    id: str
-    filename: str
-    url: str
-    licence: str
-    source: str
-    used_by: tuple[str, ...] = ()
-    sha256: str | None = None
-    sha256_prefixes: tuple[str, ...] = ()
-    md5: str | None = None
-    size: int | None = None
-    same_as: str | None = None
-
-    def accepts(self, sha256: str) -> bool:
-        """Whether a file with this hash can be the published one."""
-        return sha256.startswith((self.sha256,) if self.sha256 else self.sha256_prefixes or "")
-
-    @property
-    def expected(self) -> str:
-        """The published hash in words."""
-        return self.sha256 or " or ".join(f"{prefix}..." for prefix in self.sha256_prefixes)
-
-
-def _torchvision(id: str, filename: str, source: str, used_by: tuple[str, ...] = ()) -> Weights:
-    prefix = Path(filename).stem.rpartition("-")[2]
-    return Weights(id, filename, TORCHVISION + filename, BSD, source, used_by, sha256_prefixes=(prefix,))
-
-
-def _diffusers(id: str, path: str, licence: str, source: str) -> Weights:
-    return Weights(id, id + Path(path).suffix, HUGGING_FACE + path, licence, source)
-
-
-_OPENRAIL = "CreativeML OpenRAIL-M; the hub may ask for its acceptance"
-_VERSATILE_LICENCE = "MIT (shi-labs/versatile-diffusion)"
-_CLIP_SHA256 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
-_ENTRIES = (
-    _torchvision(
-        "alexnet-imagenet1k-v1",
-        "alexnet-owt-7be5be79.pth",
-        "torchvision AlexNet, ImageNet-1k classification",
-        ("alexnet2", "alexnet5", "lpips"),
-    ),
-    _torchvision(
-        "inception-v3-imagenet1k-v1",
-        "inception_v3_google-0cc3c7bd.pth",
-        "torchvision Inception-v3, ImageNet-1k classification (converted from TensorFlow)",
-        ("inception",),
-    ),
-    _torchvision(
-        "efficientnet-b1-imagenet1k-v2",
-        "efficientnet_b1-c27df63c.pth",
-        "torchvision EfficientNet-B1, ImageNet-1k classification, second recipe",
-        ("effnet",),
-    ),
-    _torchvision(
-        "efficientnet-b1-imagenet1k-v1",
-        "efficientnet_b1_rwightman-bac287d4.pth",
-        "torchvision EfficientNet-B1, ImageNet-1k classification, ported from timm; profile brain-diffuser",
-    ),
-    Weights(
-        "efficientnet-b1-imagenet1k-v1-old-name",
-        "efficientnet_b1_rwightman-533bc792.pth",
-        TORCHVISION + "efficientnet_b1_rwightman-533bc792.pth",
-        BSD,
-        "the same under its name before torchvision 0.16",
-        # torchvision renamed these files because the old names did not match their content (pytorch/vision 8036)
-        sha256_prefixes=("bac287d4", "533bc792"),
-        same_as="efficientnet-b1-imagenet1k-v1",
-    ),
-    Weights(
-        "clip-vit-l14-openai",
-        "ViT-L-14.pt",
-        f"https://openaipublic.azureedge.net/clip/models/{_CLIP_SHA256}/ViT-L-14.pt",
-        "MIT (openai/CLIP)",
-        "OpenAI CLIP ViT-L/14, 400 million image-text pairs; TorchScript archive",
-        ("clip",),
-        sha256=_CLIP_SHA256,
-    ),
-    Weights(
-        "clip-vit-l14-openai-open-clip",
-        "clip-vit-l14-openai.open_clip.safetensors",
-        HUGGING_FACE + "timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
-        "MIT (openai/CLIP)",
-        "the same in open_clip's layout",
-        same_as="clip-vit-l14-openai",
-    ),
-    Weights(
-        "clip-vit-l14-openai-transformers",
-        "clip-vit-l14-openai.transformers.safetensors",
-        HUGGING_FACE + "openai/clip-vit-large-patch14/resolve/main/model.safetensors",
-        "MIT (openai/CLIP)",
-        "the same in the layout of Hugging Face transformers",
-        same_as="clip-vit-l14-openai",
-    ),
-    Weights(
-        "swav-resnet50-800ep",
-        "swav_800ep_pretrain.pth.tar",
-        "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-        "CC BY-NC 4.0 (facebookresearch/swav)",
-        "SwAV ResNet-50, 800 epochs on ImageNet-1k without labels (arXiv 2006.09882)",
-        ("swav",),
-    ),
-    Weights(
-        "vdvae-imagenet64-ema",
-        "imagenet64-iter-1600000-model-ema.th",
-        "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets-2/"
-        "imagenet64-iter-1600000-model-ema.th",
-        "MIT for the code (openai/vdvae); not stated for the weights",
-        "VDVAE on ImageNet at 64 x 64 pixels, running mean of the weights (arXiv 2011.10650); 500 MB",
-    ),
-    Weights(
-        "vgg19-caffe",
-        "VGG_ILSVRC_19_layers.zip",
-        FIGSHARE + "38225868",
-        "not stated",
-        "VGG19 as trained in Caffe (arXiv 1409.1556), and the contrast of its features; Kamitani Lab",
-        md5="49f4d6dbf1024f33149352dfd309dc4d",
-    ),
-    Weights(
-        "fc7-generator",
-        "bvlc_reference_caffenet_generator_ILSVRC2012_Training.zip",
-        FIGSHARE + "38361230",
-        "not stated",
-        "image generators of Dosovitskiy & Brox 2016 (arXiv 1602.02644); Kamitani Lab",
-        md5="bf9d4de43782cb019de733ed7cf84926",
-    ),
-    _diffusers(
-        "stable-diffusion-v1-4-unet",
-        "CompVis/stable-diffusion-v1-4/resolve/main/unet/diffusion_pytorch_model.safetensors",
-        _OPENRAIL,
-        "Stable Diffusion 1.4, denoiser of image latents under a text (arXiv 2112.10752)",
-    ),
-    _diffusers(
-        "stable-diffusion-v1-4-vae",
-        "CompVis/stable-diffusion-v1-4/resolve/main/vae/diffusion_pytorch_model.safetensors",
-        _OPENRAIL,
-        "Stable Diffusion 1.4, autoencoder",
-    ),
-    _diffusers(
-        "versatile-diffusion-image-unet",
-        "shi-labs/versatile-diffusion/resolve/main/image_unet/diffusion_pytorch_model.bin",
-        _VERSATILE_LICENCE,
-        "Versatile Diffusion, denoiser of image latents under an image (arXiv 2211.08332); 3.4 GB",
-    ),
-    _diffusers(
-        "versatile-diffusion-text-unet",
-        "shi-labs/versatile-diffusion/resolve/main/text_unet/diffusion_pytorch_model.bin",
-        _VERSATILE_LICENCE,
-        "Versatile Diffusion, its counterpart under a text; only the attention layers are used; 6.8 GB",
-    ),
-    _diffusers(
-        "versatile-diffusion-vae",
-        "shi-labs/versatile-diffusion/resolve/main/vae/diffusion_pytorch_model.bin",
-        _VERSATILE_LICENCE,
-        "Versatile Diffusion, autoencoder",
-    ),
-)
-REGISTRY: Mapping[str, Weights] = {entry.id: entry for entry in _ENTRIES}
 
 
 @dataclass(frozen=True)
 class Located:
-    """A weights file that was found and whose hash was checked."""
+    """A weights file that was found and whose hash was checked.
+
+    Attributes
+    ----------
+    weights : Weights
+        What it is.
+    path : Path
+        Where it is: the published file, or its conversion.
+    sha256 : str
+        Hash that says which numbers these are: that of the published file, also for a conversion that kept them all;
+        that of the conversion if it rounded them.
+    """
 
     weights: Weights
     path: Path
@@ -287,13 +125,20 @@ def require(ids: Iterable[str], folder: Path) -> None:
 def _present(wanted: Weights, folder: Path) -> Weights | None:
     """Return the entry whose file is in ``folder``: the wanted one, or else one that repackages it."""
     candidates = (wanted, *(w for w in REGISTRY.values() if w.same_as == wanted.id))
-    return next((w for w in candidates if (folder / w.filename).is_file()), None)
+    return next((w for w in candidates if is_present(w, folder)), None)
+
+
+def is_present(weights: Weights, folder: Path) -> bool:
+    """Whether the file, or a conversion of it, is in ``folder``."""
+    path = folder / weights.filename
+    return path.is_file() or is_converted(path)
 
 
 def locate(id: str, folder: Path) -> Located:
     """Return the file of weights ``id`` after checking its hash.
 
-    If the file itself is absent, a repackaged one (``same_as``) is taken.
+    A conversion of the file (`nsdbench weights convert`) is preferred. If both are absent, a repackaged one
+    (``same_as``) is taken.
 
     Raises
     ------
@@ -301,9 +146,32 @@ def locate(id: str, folder: Path) -> Located:
         If no file is there (the message says which, where, and how to get it), or its hash is wrong.
     """
     require([id], folder)
-    found = _present(entry(id), folder) or entry(id)
-    path = folder / found.filename
-    return Located(found, path, checked_sha256(found, path))
+    return _located(_present(entry(id), folder) or entry(id), folder)
+
+
+def _located(weights: Weights, folder: Path) -> Located:
+    path = folder / weights.filename
+    converted = conversion_of(path)
+    if path.is_file():
+        sha256 = checked_sha256(weights, path)
+        if converted is None or converted.source_sha256 != sha256:
+            return Located(weights, path, sha256)
+    assert converted is not None, f"{weights.filename} vanished"
+    _check_conversion(weights, path, converted)
+    return Located(weights, converted.path, converted.identity)
+
+
+def _check_conversion(weights: Weights, source: Path, converted: Converted) -> None:
+    wrong = _mismatch(weights, converted.source_sha256, source)
+    if not wrong and (sha256 := _remembered_sha256(converted.path)) != converted.sha256:
+        wrong = f"its sha256 is {sha256}, the conversion wrote {converted.sha256}"
+    if wrong:
+        raise WeightsError(
+            f"{converted.path} is not the right file: {wrong}",
+            remedy="Delete it and the JSON file beside it, and convert again.",
+        )
+    if weights.sha256 is None:
+        _update(source.parent / PINS, weights.filename, converted.source_sha256)
 
 
 def checked_sha256(weights: Weights, path: Path) -> str:
@@ -336,7 +204,7 @@ def _mismatch(weights: Weights, sha256: str, path: Path) -> str:
         return f"its sha256 is {sha256}, the published file has {weights.expected}"
     pins = path.parent / PINS
     pinned = _read(pins).get(weights.filename)
-    if pinned is None and weights.md5 and (md5 := _md5(path)) != weights.md5:
+    if pinned is None and weights.md5 and path.is_file() and (md5 := _md5(path)) != weights.md5:
         return f"its md5 is {md5}, the published file has {weights.md5}"
     return "" if pinned in (None, sha256) else f"its sha256 is {sha256}, but {pins} holds {pinned}"
 
@@ -373,6 +241,8 @@ def fetch(id: str, folder: Path, *, progress: Progress | None = None, base_url: 
     if path.is_file():
         checked_sha256(weights, path)
         return path
+    if is_present(weights, folder):
+        return _located(weights, folder).path
     url = f"{base_url.rstrip('/')}/{weights.filename}" if base_url else weights.url
     provable = bool(weights.sha256 or weights.sha256_prefixes or weights.md5)
     # nothing could prove that two halves belong together, nor keep two processes from mixing theirs
@@ -398,26 +268,26 @@ def verify(given: Path | None = None) -> list[Status]:
     Of repackaged files only those that are present are listed, and where one is, the original may be absent.
     """
     where = folder(given)
-    present = {w.id for w in REGISTRY.values() if (where / w.filename).is_file()}
+    present = {w.id for w in REGISTRY.values() if is_present(w, where)}
     replaced = {REGISTRY[id].same_as for id in present}
     return [
-        _status(w, where / w.filename)
-        for w in REGISTRY.values()
-        if w.id in present or not (w.same_as or w.id in replaced)
+        _status(w, where) for w in REGISTRY.values() if w.id in present or not (w.same_as or w.id in replaced)
     ]
 
 
-def _status(weights: Weights, path: Path) -> Status:
-    if not path.is_file():
-        return Status(weights.id, path.name, "missing", f"not in {path.parent}")
+def _status(weights: Weights, folder: Path) -> Status:
+    if not is_present(weights, folder):
+        return Status(weights.id, weights.filename, "missing", f"not in {folder}")
     try:
-        sha256 = checked_sha256(weights, path)
+        located = _located(weights, folder)
     except WeightsError as error:
-        return Status(weights.id, path.name, "bad", error.message)
+        return Status(weights.id, weights.filename, "bad", error.message)
     proof = (
         "as published" if weights.sha256 or weights.sha256_prefixes or weights.md5 else "pinned on first use"
     )
-    return Status(weights.id, path.name, "ok", f"sha256 {sha256[:12]}..., {proof}", sha256)
+    form = "" if located.path.name == weights.filename else f", as {located.path.name}"
+    detail = f"sha256 {located.sha256[:12]}..., {proof}{form}"
+    return Status(weights.id, weights.filename, "ok", detail, located.sha256)
 
 
 def _remembered_sha256(path: Path) -> str:

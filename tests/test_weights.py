@@ -91,6 +91,38 @@ def test_openai_puts_the_hash_of_clip_into_its_address() -> None:
     assert f"/{entry.sha256}/" in entry.url
 
 
+def test_openai_puts_the_hash_of_the_small_clip_into_its_address() -> None:
+    entry = weights.REGISTRY["clip-vit-b32-openai"]
+    assert entry.sha256 is not None
+    assert f"/{entry.sha256}/" in entry.url
+
+
+def test_mindeye_is_published_in_these_two_data_sets() -> None:
+    hub = "https://huggingface.co/datasets/pscotti/"
+    models = f"{hub}naturalscenesdataset/resolve/main/mindeye_models"
+    logs = f"{hub}mindeyev2/resolve/main/train_logs"
+    published = {
+        "mindeye1-subj01": f"{models}/prior_257_final_subj01_bimixco_softclip_byol/last.pth",
+        "mindeye1-lowlevel-subj01": f"{models}/autoencoder_subj01_4x_locont_no_reconst/epoch120.pth",
+        "mindeye2-subj07-40sess": f"{logs}/final_subj07_pretrained_40sess_24bs/last.pth",
+        "mindeye2-subj02-1sess": f"{logs}/final_subj02_pretrained_1sess_24bs/last.pth",
+        "mindeye2-multisubject-without-subj05": f"{logs}/final_multisubject_subj05/last.pth",
+        "mindeye2-multisubject-without-subj01-1024": f"{logs}/multisubject_subj01_1024hid_nolow_300ep/last.pth",
+        "mindeye2-unclip6": f"{hub}mindeyev2/resolve/main/unclip6_epoch0_step110000.ckpt",
+    }
+    assert {id: weights.REGISTRY[id].url for id in published} == published
+
+
+def test_weights_that_were_trained_on_nsd_say_whose_terms_apply() -> None:
+    trained = [
+        entry
+        for id, entry in weights.REGISTRY.items()
+        if id.startswith(("mindeye1-", "mindeye2-")) and "subj" in id
+    ]
+    assert len(trained) == 15
+    assert all("NSD, whose terms apply" in entry.licence for entry in trained)
+
+
 def test_metrics_are_translated_into_the_weights_they_need() -> None:
     assert weights.for_metrics(["clip", "alexnet2", "alexnet5"]) == (
         "alexnet-imagenet1k-v1",
@@ -107,7 +139,7 @@ def test_every_metric_with_a_network_has_weights_to_fetch() -> None:
         ids = {
             NETS[net].weights[""] for net in metric.nets if not net.startswith("mini_")
         }  # those come along
-        assert set(weights.for_metrics([name])) == ids
+        assert set(weights.for_metrics([name])) == ids | set(metric.weights)
 
 
 def test_the_light_table_of_weights_is_that_of_the_networks() -> None:
