@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -69,4 +70,41 @@ class ByPair:
     compare: Callable[[Any, Any], float]
 
 
-Metric = ByCorrelation | ByPair
+@dataclass(frozen=True)
+class ByEmbedding:
+    """A metric that retrieves by cosine similarity of brain-predicted and true embeddings.
+
+    ``query`` says which side asks: ``"brain"`` looks for its image among images, ``"image"`` for its brain embedding
+    among brain embeddings.
+    """
+
+    query: Literal["brain", "image"]
+
+
+@dataclass(frozen=True)
+class TextMeasure:
+    """Compares texts: ``prepare(texts)`` does once per text what does not depend on the partner, ``compare(reference,
+    caption)`` scores two prepared ones."""
+
+    prepare: Callable[[Sequence[str]], Sequence[Any]]
+    compare: Callable[[Any, Any], float]
+
+
+@dataclass(frozen=True)
+class ByCaption:
+    """A metric that compares decoded captions with reference captions.
+
+    Attributes
+    ----------
+    load : callable
+        ``load(paths, device)`` gives the measure; ``paths`` are the weights files of the table entry, in its order.
+    reference : {"human", "machine"}
+        The first human caption of the ground truth, or what a captioner says of it.
+    """
+
+    load: Callable[[Sequence[Path], str], TextMeasure]
+    reference: Literal["human", "machine"] = "human"
+
+
+ImageMetric = ByCorrelation | ByPair
+Metric = ImageMetric | ByEmbedding | ByCaption

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from nsdbench.metrics.metric import Metric
     from nsdbench.types import Direction
 
-Kind = Literal["pixel", "identification", "distance", "perceptual"]
+Kind = Literal["pixel", "identification", "distance", "perceptual", "retrieval", "caption"]
+Given = Literal["embeddings", "captions", "human captions", "machine captions"]
 GROUP = "nsdbench.metrics"
 
 
@@ -31,14 +32,20 @@ class Entry:
         One line for ``nsdbench metrics``.
     direction : {"higher", "lower"}
         Which values are better.
-    kind : {"pixel", "identification", "distance", "perceptual"}
-        Family of the metric; only ``"identification"`` depends on a pool of distractors.
+    kind : {"pixel", "identification", "distance", "perceptual", "retrieval", "caption"}
+        Family of the metric; only ``"identification"`` and ``"retrieval"`` depend on a pool of distractors.
     version : int
         Raised by one whenever a value can change.
     nets : tuple of str
         Feature networks whose weights the metric needs.
     chance : float or None
-        Expected value without information; None where only mismatched pairs can tell (the ``floor`` of a row).
+        Expected value without information; None where it depends on the pool (retrieval: one over the number of
+        alternatives) or only mismatched pairs can tell. The ``floor`` of a row has it in any case.
+    weights : tuple of str
+        Ids of weights that the metric reads without a feature network.
+    needs : tuple of str
+        What must be there besides images: ``"embeddings"`` of brains and ground truths, decoded ``"captions"``,
+        ``"human captions"`` or ``"machine captions"`` of the ground truths.
     """
 
     target: str
@@ -48,6 +55,12 @@ class Entry:
     version: int = 1
     nets: tuple[str, ...] = ()
     chance: float | None = None
+    weights: tuple[str, ...] = ()
+    needs: tuple[Given, ...] = ()
+
+    def feasible(self, given: Iterable[str]) -> bool:
+        """Whether the metric can be computed of reconstructions that bring what ``given`` names."""
+        return set(self.needs) <= set(given)
 
 
 def _two_way(target: str, summary: str, *nets: str) -> Entry:
@@ -56,6 +69,29 @@ def _two_way(target: str, summary: str, *nets: str) -> Entry:
 
 def _distance(target: str, summary: str, *nets: str) -> Entry:
     return Entry(f"nsdbench.metrics.{target}", summary, "lower", "distance", nets=nets)
+
+
+def _retrieval(target: str, summary: str) -> Entry:
+    return Entry(f"nsdbench.metrics.{target}", summary, "higher", "retrieval", needs=("embeddings",))
+
+
+def _caption(name: str, summary: str, *weights: str) -> dict[str, Entry]:
+    """Return both forms of a caption metric: against human captions, and against those of a captioner."""
+    needs: Mapping[str, tuple[Given, ...]] = {
+        "": ("captions", "human captions"),
+        "_git": ("captions", "machine captions"),
+    }
+    return {
+        f"caption_{name}{form}": Entry(
+            f"nsdbench.metrics.captions:{name.upper()}{form.upper()}",
+            f"captions: {summary}{', reference by a captioner' if form else ''}",
+            "higher",
+            "caption",
+            weights=weights,
+            needs=given,
+        )
+        for form, given in needs.items()
+    }
 
 
 METRICS: Mapping[str, Entry] = {
@@ -102,6 +138,18 @@ METRICS: Mapping[str, Entry] = {
     "mini_swav": _distance(
         "distance:MINI_SWAV", "swav of simulated scenes: small SwAV ResNet, pool", "mini_swav"
     ),
+    "retrieval_image_top1": _retrieval(
+        "retrieval:IMAGE_TOP1", "retrieval of the image by the brain embedding"
+    ),
+    "retrieval_brain_top1": _retrieval(
+        "retrieval:BRAIN_TOP1", "retrieval of the brain embedding by the image"
+    ),
+    **_caption("rouge1", "ROUGE-1 F1"),
+    **_caption("rougeL", "ROUGE-L F1"),
+    **_caption("meteor", "METEOR with WordNet synonyms", "nltk-wordnet"),
+    **_caption("sentence", "cosine of all-MiniLM-L6-v2", "all-minilm-l6-v2", "all-minilm-l6-v2-vocab"),
+    **_caption("clip_b", "cosine of CLIP ViT-B/32 text embeddings", "clip-vit-b32-openai"),
+    **_caption("clip_l", "cosine of CLIP ViT-L/14 text embeddings", "clip-vit-l14-openai"),
 }
 NET_WEIGHTS: Mapping[str, Mapping[str, str]] = {
     "alexnet": {"": "alexnet-imagenet1k-v1"},
@@ -125,6 +173,8 @@ WEIGHTS_FREE = ("pixcorr", "ssim", "pixel_2way", "gabor_2way")
 MINI = ("mini_alexnet2", "mini_alexnet5", "mini_inception", "mini_clip", "mini_effnet", "mini_swav")
 """Metrics whose networks know simulated scenes and nothing else."""
 SIM_DEFAULT = ("pixcorr", "ssim", *MINI)
+WHERE_POSSIBLE = ("retrieval_image_top1", "retrieval_brain_top1", "caption_rouge1", "caption_rougeL")
+"""Metrics that are computed by default for every model that gives what they need."""
 
 
 def table() -> dict[str, Entry]:

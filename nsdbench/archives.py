@@ -58,6 +58,12 @@ def unpacked(archive: Path, name: str) -> Iterator[Path]:
         yield path
 
 
+def contents(archive: Path, name: str) -> bytes:
+    """Return the content of the one file called ``name``; see :func:`unpacked`."""
+    with unpacked(archive, name) as path:
+        return path.read_bytes()
+
+
 def _only(opened: zipfile.ZipFile, archive: Path, name: str) -> zipfile.ZipInfo:
     found = [info for info in opened.infolist() if PurePosixPath(info.filename).name == name]
     if len(found) != 1:

@@ -76,7 +76,7 @@ class Rules:
     Attributes
     ----------
     losses : mapping of str to float
-        Tolerated loss by metric; otherwise 0.02 for two-way identification and 0.01 for the rest.
+        Tolerated loss by metric; otherwise 0.02 for identification and retrieval, and 0.01 for the rest.
     exact : bool
         Require equal items even where it is not known that the reconstructions are identical.
     allow_missing : bool

@@ -17,7 +17,7 @@ from nsdbench import summary
 from nsdbench.comparison import results
 from nsdbench.comparison.blocks import Record, labels, settings
 from nsdbench.comparison.gap import gaps
-from nsdbench.comparison.grids import gap_grids, published_grids, split_grids
+from nsdbench.comparison.grids import BYPRODUCTS, gap_grids, published_grids, split_grids
 from nsdbench.comparison.tables import Grid, markdown
 from nsdbench.errors import UsageError
 from nsdbench.metrics.registry import HEADLINE
@@ -26,6 +26,10 @@ INTERVAL_NOTE = (
     "[low,high] is the 95 % BCa interval over targets: samples are averaged first, subjects and the pool of ground "
     "truths are fixed. Chance is .500 for two-way identification; for other metrics it is what the same "
     "reconstructions score against wrong targets."
+)
+RETRIEVAL_NOTE = (
+    "Retrieval: one embedding and one score per target, whatever the number of samples; chance is one over the number "
+    "of alternatives."
 )
 PUBLISHED_NOTE = (
     "Published rows: values as their sources give them; intervals were computed by nsdbench where the authors released "
@@ -111,15 +115,21 @@ def compare(
     quoted = [row for row in shown if row["status"] == "published"]
     if not selection.metrics:
         quoted = [row for row in quoted if summary.base_name(row["metric"]) in HEADLINE]
-    grids = [*split_grids(own), *gap_grids(gaps(found, own))]
+    # what only some models give comes after everything about images
+    main, extra = ([row for row in own if _is_extra(row) == wanted] for wanted in (False, True))
+    grids = [grid for part in (main, extra) for grid in (*split_grids(part), *gap_grids(gaps(found, part)))]
     grids += [*published_grids(quoted), *gap_grids(gaps(found, quoted), published=True)]
     hidden = {row["metric"] for row in shown} - {row["metric"] for row in (*own, *quoted)}
-    return Comparison(rows, tuple(grids), tuple(_notes(found.notes, bool(quoted), hidden)))
+    retrieved = any(summary.kind(row["metric"]) == "retrieval" for row in own)
+    notes = [*found.notes, INTERVAL_NOTE, *([RETRIEVAL_NOTE] if retrieved else [])]
+    return Comparison(rows, tuple(grids), (*notes, *_published_notes(bool(quoted), hidden)))
 
 
-def _notes(found: Iterable[str], quoted: bool, hidden: Iterable[str]) -> Iterator[str]:
-    yield from found
-    yield INTERVAL_NOTE
+def _is_extra(row: Record) -> bool:
+    return summary.kind(row["metric"]) in BYPRODUCTS
+
+
+def _published_notes(quoted: bool, hidden: Iterable[str]) -> Iterator[str]:
     if quoted:
         yield PUBLISHED_NOTE
     if names := sorted(hidden):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,7 @@ def _from_files(
     recon = reconstructions.read_any(job.path, targets=sorted(stimuli.has_image))
     run_id = digest(
         "score/1", recon.images, list(recon.targets), job.name, job.subject, job.split, stimuli.content_hash,
-        *(() if settings.weights == "pretrained" else (settings.weights,)),
+        *_byproducts(recon), *(() if settings.weights == "pretrained" else (settings.weights,)),
     )  # fmt: skip
     key = RunKey(run_id, truth.id, job.name, PRESET, job.subject, job.split)
     folder = job.out / truth.id / f"{job.name}-{PRESET}" / f"subj{job.subject:02d}" / job.split / run_id
@@ -149,12 +150,22 @@ def _from_files(
     return folder, RunManifest(key, "started", provenance, config, environment=environment()), recon, stimuli
 
 
+def _byproducts(recon: Reconstructions) -> Iterator[Any]:
+    """Yield what is scored besides the images and must tell runs apart."""
+    for name in ("embeddings", "gallery"):
+        for space, values in sorted(getattr(recon, name).items()):
+            yield from (name, space, values)
+    for name in ("captions", "gallery_ids", "gallery_captions"):
+        if getattr(recon, name):
+            yield from (name, getattr(recon, name))
+
+
 def _publish(job: ScoreJob, run: StoredRun, folder: Path, settings: ScoreSettings) -> ScoredPath:
     summary = leaderboard.summarize(run.items, run.manifest.provenance)
     leaderboard.append(job.leaderboard / run.manifest.key.split, summary)
     wanted = [
         row
         for row in summary.to_pylist()
-        if row["metric"] in settings.metrics and row["metric_profile"] == settings.profile
+        if row["metric"] in settings.wanted and row["metric_profile"] == settings.profile
     ]
     return ScoredPath(wanted, tuple(run.manifest.notes), folder)

@@ -19,6 +19,7 @@ from nsdbench.store import read_json, write_json
 
 MANIFEST_ID = "run/1"
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pyarrow", "h5py", "pillow", "lpips")
+EXTRAS = ("nltk",)  # libraries that only some metrics need
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def read_manifest(folder: Path) -> RunManifest:
 def environment() -> dict[str, Any]:
     """Return versions and hardware of this process."""
     versions = {}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *EXTRAS):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[name] = "absent"
+            if name in LIBRARIES:
+                versions[name] = "absent"
     return {
         "python": platform.python_version(),
         "libraries": versions,

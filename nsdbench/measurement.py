@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.metrics.correlation import correlation_matrix
-from nsdbench.metrics.metric import ByCorrelation, ByPair, Metric
+from nsdbench.metrics.metric import ByCorrelation, ByPair, ImageMetric
 from nsdbench.metrics.profiles import Profile
 from nsdbench.types import Progress, Reconstructions, Stimuli
 
@@ -93,12 +93,16 @@ class Evidence:
     nets: tuple[FeatureNet, ...]
 
 
-def measure(pairing: Pairing, metrics: Mapping[str, Metric], method: Method, progress: Progress) -> Evidence:
+def measure(
+    pairing: Pairing, metrics: Mapping[str, ImageMetric], method: Method, progress: Progress
+) -> Evidence:
     """Compare every reconstruction with its ground truth and, where the metric asks for it, with the whole pool.
 
     Each image is decoded, resized and passed through each network once, whatever the number of metrics. Metrics on
-    the same features share one correlation matrix.
+    the same features share one correlation matrix. Without metrics nothing is read.
     """
+    if not metrics:
+        return Evidence({}, {}, ())
     from nsdbench import features
     from nsdbench.metrics.resize import Views
 
@@ -135,12 +139,12 @@ def measure(pairing: Pairing, metrics: Mapping[str, Metric], method: Method, pro
 _Features = Mapping[tuple[str, str], NDArray[np.float32]]
 
 
-def _nodes(metric: Metric) -> tuple[tuple[str, str], ...]:
+def _nodes(metric: ImageMetric) -> tuple[tuple[str, str], ...]:
     return tuple((metric.features.source, node) for node in metric.features.nodes)
 
 
 def _consumers(
-    pairing: Pairing, metrics: Mapping[str, Metric], profile: Profile, truth: _Features
+    pairing: Pairing, metrics: Mapping[str, ImageMetric], profile: Profile, truth: _Features
 ) -> tuple[dict[tuple[str, str], _Correlator], dict[str, _PairScorer]]:
     correlated = {_nodes(metric)[0] for metric in metrics.values() if isinstance(metric, ByCorrelation)}
     correlators = {node: _Correlator(node, truth[node], pairing.n_columns) for node in correlated}

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nsdbench import imagefiles
 from nsdbench.errors import DataError, ReconstructionError, WeightsError
 from nsdbench.imagefiles import MAX_SIDE
 from nsdbench.store import atomic_path, digest, read_json
-from nsdbench.types import Reconstructions, Stimuli
+from nsdbench.types import Embeddings, Reconstructions, Stimuli
 
 SCHEMA = "reconstructions/1"
 FILENAME, MANIFEST = "reconstructions.h5", "run.json"
@@ -30,13 +31,13 @@ def save(recon: Reconstructions, path: Path) -> None:
     """Write ``recon`` to an HDF5 file, losslessly and atomically.
 
     Datasets: ``images`` as in :class:`~nsdbench.types.Reconstructions`, one chunk per image; ``targets``; if
-    present ``embeddings/<name>`` and ``captions`` (n_targets, n_samples). Attributes: ``schema`` and
-    ``attributes`` (JSON).
+    present ``embeddings/<space>``, ``captions`` (n_targets, n_samples), ``gallery/<space>``, ``gallery_ids`` and
+    ``gallery_captions``. Attributes: ``schema`` and ``attributes`` (JSON).
 
     Raises
     ------
     ReconstructionError
-        If an embedding or caption list does not fit the targets, or a text cannot be stored.
+        If embeddings or captions do not fit the targets or the gallery, or a text cannot be stored.
     """
     _check_extras(recon, path)
     text = h5py.string_dtype("utf-8")
@@ -50,10 +51,14 @@ def save(recon: Reconstructions, path: Path) -> None:
                 "images", data=recon.images, chunks=chunks, compression="gzip", compression_opts=1
             )
             file.create_dataset("targets", data=list(recon.targets), dtype=text)
-            for name, values in recon.embeddings.items():
-                file.create_dataset(f"embeddings/{name}", data=values)
+            for group in ("embeddings", "gallery"):
+                for name, values in getattr(recon, group).items():
+                    file.create_dataset(f"{group}/{name}", data=values)
             if recon.captions:
                 file.create_dataset("captions", data=[list(row) for row in recon.captions], dtype=text)
+            for name in ("gallery_ids", "gallery_captions"):
+                if getattr(recon, name):
+                    file.create_dataset(name, data=list(getattr(recon, name)), dtype=text)
     except (ValueError, UnicodeEncodeError) as error:
         raise ReconstructionError(f"{path} cannot hold these reconstructions ({error})") from error
 
@@ -61,14 +66,38 @@ def save(recon: Reconstructions, path: Path) -> None:
 def _check_extras(recon: Reconstructions, path: Path) -> None:
     n, s = recon.n_targets, recon.n_samples
     for name, values in recon.embeddings.items():
-        if values.dtype != np.float32 or values.shape[:1] != (n,) or not np.isfinite(values).all():
-            raise ReconstructionError(
-                f"{path}: embedding {name!r} must be finite float32 of shape ({n}, ...), got {values.dtype} {values.shape}"
-            )
-        if not name or "/" in name or name == ".":
-            raise ReconstructionError(f"{path}: embedding name {name!r} cannot be stored")
+        _check_embedding("embedding", name, values, n, path)
     if recon.captions and [len(row) for row in recon.captions] != [s] * n:
         raise ReconstructionError(f"{path}: there must be {s} captions for each of {n} targets")
+    _check_gallery(recon, path)
+
+
+def _check_embedding(what: str, name: str, values: Embeddings, n: int, path: Path) -> None:
+    kinds, shape = (np.float32, np.float16), values.shape
+    if values.dtype not in kinds or shape[:1] != (n,) or not np.isfinite(values).all():
+        raise ReconstructionError(
+            f"{path}: {what} {name!r} must be finite float32 or float16 of shape ({n}, ...), got {values.dtype} {shape}"
+        )
+    if not name or "/" in name or name == ".":
+        raise ReconstructionError(f"{path}: {what} name {name!r} cannot be stored")
+
+
+def _check_gallery(recon: Reconstructions, path: Path) -> None:
+    ids = recon.gallery_ids
+    if len(set(ids)) != len(ids) or not all(ids):
+        raise ReconstructionError(f"{path}: gallery_ids has empty or repeated ids")
+    if len(recon.gallery_captions) not in (0, len(ids)):
+        raise ReconstructionError(
+            f"{path}: {len(recon.gallery_captions)} gallery_captions for {len(ids)} gallery_ids"
+        )
+    for name, values in recon.gallery.items():
+        _check_embedding("gallery", name, values, len(ids), path)
+        if name in recon.embeddings and values.shape[1:] != recon.embeddings[name].shape[1:]:
+            raise ReconstructionError(
+                f"{path}: {name!r} has shape {recon.embeddings[name].shape[1:]} among the embeddings and "
+                f"{values.shape[1:]} in the gallery",
+                remedy="Both must lie in one space, in the same layout.",
+            )
 
 
 def load(path: Path) -> Reconstructions:
@@ -104,17 +133,27 @@ def _load(file: h5py.File, path: Path) -> Reconstructions:
             f"{path}: images are {images.dtype} {images.shape}, not uint8 with five axes"
         )
     _check_extent(images.shape, path)
-    embeddings = file["embeddings"] if isinstance(file.get("embeddings"), h5py.Group) else {}
-    captions = _own_dataset(file, "captions").asstr()[()] if "captions" in file else []
     recon = Reconstructions(
         images=images[()],
-        targets=tuple(_own_dataset(file, "targets").asstr()[()]),
-        embeddings={name: _own_dataset(embeddings, name)[()] for name in embeddings},
-        captions=tuple(tuple(row) for row in captions),
+        targets=_texts(file, "targets"),
+        embeddings=_arrays(file, "embeddings"),
+        captions=tuple(tuple(row) for row in _texts(file, "captions", needed=False)),
         attributes=dict(json.loads(file.attrs["attributes"])),
+        gallery=_arrays(file, "gallery"),
+        gallery_ids=_texts(file, "gallery_ids", needed=False),
+        gallery_captions=_texts(file, "gallery_captions", needed=False),
     )
     _check_extras(recon, path)
     return recon
+
+
+def _texts(file: h5py.File, name: str, *, needed: bool = True) -> tuple[Any, ...]:
+    return tuple(_own_dataset(file, name).asstr()[()]) if needed or name in file else ()
+
+
+def _arrays(file: h5py.File, name: str) -> dict[str, Embeddings]:
+    group = file[name] if isinstance(file.get(name), h5py.Group) else {}
+    return {space: _own_dataset(group, space)[()] for space in group}
 
 
 def _own_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
@@ -341,8 +380,8 @@ def _stimulus_set(target: str) -> str:
     return target[0] if re.fullmatch(r"[ABC][1-6](_[A-Z])?", target) else "external"
 
 
-def read_targets(folder: Path) -> Stimuli:
-    """Return the target images of a folder; ids are the file stems, sizes may differ.
+def read_targets(folder: Path, first: int | None = None) -> Stimuli:
+    """Return the target images of a folder, or the first ones; ids are the file stems, sizes may differ.
 
     The content hash covers ids and pixels, not the encoding of the files.
 
@@ -352,7 +391,7 @@ def read_targets(folder: Path) -> Stimuli:
         If the folder holds no image, or one that is damaged, not square, or named twice.
     """
     try:
-        files = imagefiles.by_stem(folder)
+        files = dict(islice(imagefiles.by_stem(folder).items(), first))
         hashes = [digest(imagefiles.read(path, folder)) for path in files.values()]
     except ReconstructionError as error:
         raise DataError(error.message, remedy=error.remedy) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from nsdbench import leaderboard
+from nsdbench import byproducts, leaderboard
 from nsdbench.errors import DataError, LeaderboardError
 from nsdbench.manifest import RunManifest, read_manifest
 from nsdbench.metrics import registry
@@ -20,6 +20,7 @@ from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
 MANIFEST = "run.json"
 RECONSTRUCTIONS = "reconstructions.h5"
 SCORES = "scores.parquet"
+GIVEN = "given"  # entry of the manifest's config: what the reconstructions bring besides images
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,26 @@ def stored(folder: Path) -> StoredRun | None:
 
 
 def missing_metrics(run: StoredRun | None, settings: ScoreSettings) -> tuple[str, ...]:
-    """Return the metrics of ``settings`` that ``run`` lacks under the same profile and metric version."""
+    """Return the metrics of ``settings`` that ``run`` lacks under the same profile and metric version.
+
+    Of those that are wanted where possible, only such as its reconstructions can be scored by.
+    """
     if run is None:
         return settings.metrics
+    possible = (
+        m for m in settings.where_possible if registry.entry(m).feasible(run.manifest.config.get(GIVEN, ()))
+    )
     columns = (run.items[name].to_pylist() for name in ("metric", "metric_version", "metric_profile"))
     have = set(zip(*columns, strict=True))
-    return tuple(m for m in settings.metrics if (m, registry.entry(m).version, settings.profile) not in have)
+    wanted = dict.fromkeys((*settings.metrics, *possible))
+    return tuple(m for m in wanted if (m, registry.entry(m).version, settings.profile) not in have)
+
+
+def remaining(run: StoredRun | None, settings: ScoreSettings) -> ScoreSettings:
+    """Return ``settings`` without the metrics that ``run`` has or cannot have."""
+    if run is None:
+        return settings
+    return replace(settings, metrics=missing_metrics(run, settings), where_possible=())
 
 
 def score_folder(
@@ -80,8 +95,9 @@ def score_folder(
             f"{folder / RECONSTRUCTIONS} is not the file that the scores beside it were made from",
             remedy="Put the file back, or delete the folder and run again.",
         )
-    todo = replace(settings, metrics=missing_metrics(before, settings))
+    todo = remaining(before, settings)
     scored = score(recon, stimuli, manifest.key, settings=todo, progress=progress or Silent())
+    given = list(byproducts.given(recon, stimuli))
     with locked(folder):
         there = stored(folder)  # read again: another process may have added metrics meanwhile
         if there and there.manifest.reconstructions_sha256 != fingerprint:
@@ -89,7 +105,7 @@ def score_folder(
         items = pa.concat_tables([*([_others(there.items, scored.items)] if there else []), scored.items])
         _save_matrices(folder, there, items, scored, settings.profile)
         finished = replace(
-            _finished(there.manifest if there else manifest, scored, items),
+            _finished(there.manifest if there else manifest, scored, items, given),
             targets=list(recon.targets),
             reconstructions_sha256=fingerprint,
             timings={**manifest.timings, "score": round(time.monotonic() - start, 3)},
@@ -113,7 +129,7 @@ def _definitions(items: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(items["metric"].to_pylist(), items["metric_profile"].to_pylist(), strict=True)
 
 
-def _finished(manifest: RunManifest, scored: Scored, items: pa.Table) -> RunManifest:
+def _finished(manifest: RunManifest, scored: Scored, items: pa.Table, given: Sequence[str]) -> RunManifest:
     """Add what a scoring found out to the manifest; what earlier scorings left there stays."""
     weights = {**manifest.weights, **scored.weights}
     return replace(
@@ -125,7 +141,7 @@ def _finished(manifest: RunManifest, scored: Scored, items: pa.Table) -> RunMani
             n_stimuli=len(scored.pool_ids),
         ),
         weights=weights,
-        config={**manifest.config, "metrics": sorted(set(items["metric"].to_pylist()))},
+        config={**manifest.config, "metrics": sorted(set(items["metric"].to_pylist())), GIVEN: given},
         notes=list(dict.fromkeys([*manifest.notes, *scored.notes])),
     )
 

@@ -12,6 +12,8 @@ from nsdbench.errors import UsageError
 ITEMS_ID = "scores/1"
 LEADERBOARD_ID = "leaderboard/1"
 SCHEMA_KEY = b"nsdbench.schema"
+VARIANT = "+"
+"""Stands in the column ``preset`` between a preset and what is unusual about the fit (``mini+195trials``)."""
 
 # One row per (run_id, stimulus, sample, metric, metric_version, metric_profile, pool).
 ITEMS = pa.schema(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from operator import itemgetter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nsdbench import weights
+from nsdbench import byproducts, weights
 from nsdbench.errors import DataError, ReconstructionError, UsageError, WeightsError
+from nsdbench.itemscores import ALONE, ItemScores, pools, table, undefined
 from nsdbench.measurement import Evidence, Method, Pairing, measure
 from nsdbench.metrics import registry
 from nsdbench.metrics.correlation import mismatched_mean, own
 from nsdbench.metrics.distance import correlation_distance, mismatched_distance
 from nsdbench.metrics.identification import two_way
-from nsdbench.metrics.metric import ByPair, Metric
+from nsdbench.metrics.metric import ByPair, ImageMetric
 from nsdbench.metrics.profiles import DEFAULT, Profile, profile
-from nsdbench.schema import ITEMS, ITEMS_UNIQUE, RunKey
+from nsdbench.schema import RunKey
 from nsdbench.store import atomic_path, cache_root
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
 
@@ -32,13 +31,11 @@ if TYPE_CHECKING:
     from nsdbench.metrics.nets.network import FeatureNet
 
 CPU_BATCH = 8  # larger batches are slower on a CPU
-IMAGERY_TARGETS = tuple(f"{letter}{number}" for letter in "AB" for number in range(1, 7))
 _UNDEFINED = {
     "correlation": "constant image: correlation defined as 0",
     "identification": "constant features: similarity undefined",
     "distance": "constant features: distance defined as 1",
 }
-_ALONE = "the pool has no distractor"
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,9 @@ class ScoreSettings:
         Images per forward pass; never more than 8 on a CPU.
     cache : Path or None
         Root of the feature cache; None means :func:`nsdbench.store.cache_root`.
+    where_possible : tuple of str
+        Further metrics, scored only if the reconstructions bring what these need (embeddings, captions). Where one of
+        ``metrics`` lacks that, its items are null and say why.
     """
 
     metrics: tuple[str, ...] = registry.HEADLINE
@@ -70,6 +70,12 @@ class ScoreSettings:
     device: str = "cpu"
     batch_size: int = 64
     cache: Path | None = None
+    where_possible: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """All metrics, whether they must be there or not."""
+        return tuple(dict.fromkeys((*self.metrics, *self.where_possible)))
 
     def __post_init__(self) -> None:
         profile(self.profile)  # raises the error that lists the profiles
@@ -86,13 +92,14 @@ class Scored:
     items : pyarrow.Table
         Schema :data:`nsdbench.schema.ITEMS`, sorted by stimulus, sample, metric and pool.
     similarity : mapping of str to float64 array of shape (n_pool, n_targets, n_samples)
-        Per metric that is a function of correlations: ground truths in rows; 0 where undefined.
+        Per metric that is a function of similarities: alternatives in rows; 0 where undefined. Retrieval has one
+        "sample", since an embedding belongs to a target.
     pool_ids, targets : tuple of str
         Stimulus ids of the first and second axis of ``similarity``.
     notes : tuple of str
         What a reader must know: skipped targets, missing reconstructions, undefined values.
     weights : mapping of str to str
-        SHA-256 by id of the weights of every network used.
+        SHA-256 by id of all weights used.
     untrained : bool
         Whether any network had random weights.
     """
@@ -146,24 +153,30 @@ def score(
     DataError
         If a ground truth is not a square RGB image, or cached features are damaged.
     """
-    chosen = {name: registry.load(name) for name in dict.fromkeys(settings.metrics)}
-    if not chosen:
+    if not settings.wanted:
         raise UsageError("no metric to score", remedy="Name at least one metric.")
+    given = byproducts.given(recon, stimuli)
+    possible = (name for name in settings.where_possible if registry.entry(name).feasible(given))
+    chosen = {name: registry.load(name) for name in dict.fromkeys((*settings.metrics, *possible))}
     rules = profile(settings.profile)
     pairing, notes = _join(recon, stimuli)
     if not nets:
         require_weights(settings)
+    images = {name: m for name, m in chosen.items() if isinstance(m, ImageMetric)}
     method = _method(settings, rules, nets or {})
-    evidence = measure(pairing, chosen, method, progress or Silent())
-    results = [x for name, metric in chosen.items() for x in _results(name, metric, evidence, pairing, rules)]
-    shape = (len(pairing.pool), len(pairing.targets), recon.n_samples)
+    evidence = measure(pairing, images, method, progress or Silent())
+    results = [x for name, metric in images.items() for x in _results(name, metric, evidence, pairing, rules)]
+    others = byproducts.score(chosen, pairing, settings.weights_dir, settings.device, progress or Silent())
+    results += others.results
+    shape = (len(pairing.pool), len(pairing.targets), -1)
+    matrices = {**evidence.correlations, **others.similarity}
     return Scored(
-        items=_table(results, key, pairing, rules),
-        similarity={m: np.nan_to_num(r, nan=0.0).reshape(shape) for m, r in evidence.correlations.items()},
+        items=table(results, key, pairing, rules),
+        similarity={m: np.nan_to_num(r, nan=0.0).reshape(shape) for m, r in matrices.items()},
         pool_ids=pairing.pool,
         targets=pairing.targets,
-        notes=(*notes, *_rounding(rules), *_undefined(results)),
-        weights={net.weights_id: net.weights_sha256 for net in evidence.nets},
+        notes=(*notes, *_rounding(rules), *undefined(results)),
+        weights={**{net.weights_id: net.weights_sha256 for net in evidence.nets}, **others.weights},
         untrained=any(net.untrained for net in evidence.nets),
     )
 
@@ -195,13 +208,15 @@ def require_weights(settings: ScoreSettings) -> None:
     WeightsError
         If files are missing; the message names all of them.
     """
-    names = dict.fromkeys(net for metric in settings.metrics for net in registry.entry(metric).nets)
-    if settings.weights == "random":
-        return
+    entries = [registry.entry(metric) for metric in settings.wanted]
+    names = dict.fromkeys(net for entry in entries for net in entry.nets)
     variants = profile(settings.profile).variants
-    ids = (registry.NET_WEIGHTS.get(name, {}).get(variants.get(name, "")) for name in names)
+    ids = [registry.NET_WEIGHTS.get(name, {}).get(variants.get(name, "")) for name in names]
+    if settings.weights == "random":
+        ids = []  # of images; nobody compares texts with untrained networks
     # the miniature networks come with the package, and plug-ins look after their own
     needed = [id for id in ids if id is not None and id in weights.REGISTRY]
+    needed += dict.fromkeys(id for entry in entries for id in entry.weights if id not in needed)
     try:
         weights.require(needed, weights.folder(settings.weights_dir))
     except WeightsError as error:
@@ -243,50 +258,28 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:6]) + (", ..." if len(ids) > 6 else "")
 
 
-@dataclass(frozen=True)
-class _Result:
-    """One metric in one pool: a value, a floor and perhaps a reason per column (NaN becomes null)."""
-
-    metric: str
-    pool: str
-    values: NDArray[np.float64]
-    floors: NDArray[np.float64]
-    reasons: list[str | None]
-
-
-def pools(pool_ids: tuple[str, ...]) -> dict[str, tuple[NDArray[np.int64], ...]]:
-    """Return the pools in which identification is reported, as groups of rows that are distractors of each other.
-
-    The twelve NSD-Imagery targets give ``"AB12"`` (all of them) and ``"within6"`` (A among A, B among B); any
-    other set of n ground truths gives ``"all<n>"``.
-    """
-    rows = np.arange(len(pool_ids))
-    if pool_ids == IMAGERY_TARGETS:
-        return {"AB12": (rows,), "within6": (rows[:6], rows[6:])}
-    return {f"all{len(pool_ids)}": (rows,)}
-
-
 def _results(
-    name: str, metric: Metric, evidence: Evidence, pairing: Pairing, rules: Profile
-) -> Iterator[_Result]:
+    name: str, metric: ImageMetric, evidence: Evidence, pairing: Pairing, rules: Profile
+) -> Iterator[ItemScores]:
+    each = pairing.recon.n_samples
     if isinstance(metric, ByPair):
         values, floors = evidence.pairs[name]
-        yield _Result(name, "none", values, floors, [None] * len(values))
+        yield ItemScores(name, "none", values, floors, [None] * len(values), each)
         return
     r, truth_row = evidence.correlations[name], pairing.truth_row
     reasons = [_UNDEFINED[metric.rule] if flat else None for flat in np.isnan(own(r, truth_row))]
     if metric.rule == "identification":
         for pool, groups in pools(pairing.pool).items():
             values, floors = _identify(r, truth_row, groups, rules)
-            alone = [_ALONE if np.isnan(v) else reason for v, reason in zip(values, reasons, strict=True)]
-            yield _Result(name, pool, values, floors, alone)
+            alone = [ALONE if np.isnan(v) else reason for v, reason in zip(values, reasons, strict=True)]
+            yield ItemScores(name, pool, values, floors, alone, each)
     elif metric.rule == "distance":
-        yield _Result(
-            name, "none", correlation_distance(r, truth_row), mismatched_distance(r, truth_row), reasons
-        )
+        values, floors = correlation_distance(r, truth_row), mismatched_distance(r, truth_row)
+        yield ItemScores(name, "none", values, floors, reasons, each)
     else:
         defined = np.nan_to_num(r, nan=0.0)
-        yield _Result(name, "none", own(defined, truth_row), mismatched_mean(defined, truth_row), reasons)
+        values, floors = own(defined, truth_row), mismatched_mean(defined, truth_row)
+        yield ItemScores(name, "none", values, floors, reasons, each)
 
 
 def _identify(
@@ -303,45 +296,6 @@ def _identify(
         if len(rows) > 1:
             floors[columns] = 0.5 - rules.self_comparison / (len(rows) - 1)
     return values, floors
-
-
-def _table(results: Sequence[_Result], key: RunKey, pairing: Pairing, rules: Profile) -> pa.Table:
-    """Return the item scores of all results in the order of their unique key."""
-    sets = dict(zip(pairing.stimuli.ids, pairing.stimuli.stimulus_set, strict=True))
-    places = [divmod(column, pairing.recon.n_samples) for column in range(pairing.n_columns)]
-    run, versions = asdict(key), {x.metric: registry.entry(x.metric).version for x in results}
-    rows = [
-        {
-            **run,
-            "stimulus_set": sets[pairing.targets[target]],
-            "stimulus": pairing.targets[target],
-            "sample": sample,
-            "metric": result.metric,
-            "metric_version": versions[result.metric],
-            "metric_profile": rules.name,
-            "pool": result.pool,
-            "value": _or_null(result.values[column]),
-            "floor": _or_null(result.floors[column]),
-            "reason": result.reasons[column],
-        }
-        for result in results
-        for column, (target, sample) in enumerate(places)
-    ]
-    return pa.Table.from_pylist(sorted(rows, key=itemgetter(*ITEMS_UNIQUE)), schema=ITEMS)
-
-
-def _or_null(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _undefined(results: Sequence[_Result]) -> list[str]:
-    """Count, per metric and pool, the values that had to be defined or left empty."""
-    counts = Counter((x.metric, x.pool, reason) for x in results for reason in x.reasons if reason)
-    n = len(results[0].values)
-    return [
-        f"{metric}, pool {pool}, {count} of {n} items: {reason}"
-        for (metric, pool, reason), count in counts.items()
-    ]
 
 
 def save_similarity(path: Path, scored: Scored) -> None:

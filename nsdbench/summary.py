@@ -48,6 +48,15 @@ def direction(metric: str) -> Direction:
         return "higher"
 
 
+@functools.cache
+def kind(metric: str) -> registry.Kind | None:
+    """Return the family of a metric; None for metrics that only publications have."""
+    try:
+        return registry.entry(base_name(metric)).kind
+    except UsageError:
+        return None
+
+
 def weights_of(metric: str, metric_profile: str, weights_id: str | None) -> str | None:
     """Return those of a run's comma-separated weights ids that a metric looks through; None if it needs none.
 
@@ -58,7 +67,7 @@ def weights_of(metric: str, metric_profile: str, weights_id: str | None) -> str 
         return weights_id
     variants = PROFILES[metric_profile].variants if metric_profile in PROFILES else {}
     used = {registry.NET_WEIGHTS[net][variants.get(net, "")] for net in entry.nets}
-    used |= {RANDOM_WEIGHTS + net for net in entry.nets}
+    used |= {RANDOM_WEIGHTS + net for net in entry.nets} | set(entry.weights)
     return ",".join(one for one in weights_id.split(",") if one in used) or None
 
 
@@ -278,7 +287,7 @@ def _row(cell: _Cell, provenance: Mapping[str, Provenance]) -> dict[str, Any]:
     origin = combine(
         [replace(o, weights_id=weights_of(metric, metric_profile, o.weights_id)) for o in origins]
     )
-    level = chance(cell.key["metric_profile"], cell.key["pool"])
+    level = None if kind(metric) == "retrieval" else chance(metric_profile, cell.key["pool"])
     if level is None and not np.isnan(cell.floor):
         level = cell.floor
     row = {

@@ -16,6 +16,7 @@ Direction = Literal["higher", "lower"]
 Split = Literal["vision", "imagery", "shared1000"]
 SPLITS: tuple[Split, ...] = ("vision", "imagery", "shared1000")
 JsonScalar = str | int | float | bool | None
+Embeddings = NDArray[np.float32] | NDArray[np.float16]
 
 
 class Progress(Protocol):
@@ -58,6 +59,8 @@ class Trials:
         ROI masks over the voxel columns.
     provenance : mapping
         How the rows were made: beta version, normalization, averaging, label source, voxel order, warnings, hashes.
+    singles : Trials or None
+        The trials behind averaged rows, for decoders that average later than betas.
     """
 
     betas: NDArray[np.float32]
@@ -69,6 +72,7 @@ class Trials:
     subject: int
     rois: Mapping[str, NDArray[np.bool_]]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    singles: Trials | None = None
 
     def __post_init__(self) -> None:
         if self.betas.ndim != 2 or self.betas.dtype != np.float32:
@@ -97,10 +101,12 @@ class Trials:
 
     def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Trials:
         """Return the rows named by a boolean mask or by indices."""
+        stimulus = self.stimulus[keep]
         return replace(
             self,
             betas=self.betas[keep],
-            stimulus=self.stimulus[keep],
+            stimulus=stimulus,
+            singles=self.singles and self.singles.of_stimuli(stimulus.tolist()),
             stimulus_set=self.stimulus_set[keep],
             repeat=self.repeat[keep],
             run=self.run[keep],
@@ -113,13 +119,13 @@ class Trials:
     def average_repeats(self) -> Trials:
         """Return one row per stimulus: the plain mean of its rows, sorted by stimulus id.
 
-        ``repeat`` becomes the number of rows averaged and ``run`` the common run number, or 0.
+        ``repeat`` becomes the number of rows averaged and ``run`` the common run number, or 0; ``singles`` keeps the rows.
         Sums are accumulated in float64.
         """
         ids, first, inverse = np.unique(self.stimulus, return_index=True, return_inverse=True)
         counts = np.bincount(inverse, minlength=len(ids))
         order = np.argsort(inverse, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        starts = np.cumsum(counts) - counts
         mean = np.empty((len(ids), self.n_voxels), np.float32)
         run = np.zeros(len(ids), np.int64)
         for i, (start, n) in enumerate(zip(starts, counts, strict=True)):
@@ -134,6 +140,7 @@ class Trials:
             repeat=counts.astype(np.int64),
             run=run,
             provenance={**self.provenance, "averaging": "mean"},
+            singles=self,
         )
 
 
@@ -211,19 +218,28 @@ class Reconstructions:
         RGB samples, H == W.
     targets : tuple of str
         Stimulus id of each row, without duplicates.
-    embeddings : mapping of str to float32 array of shape (n_targets, ...)
+    embeddings : mapping of str to float32 or float16 array of shape (n_targets, ...)
         Brain-predicted embeddings by name of the embedding space (empty if the model has none).
     captions : tuple of tuple of str
         Decoded captions, ``captions[target][sample]`` (empty if the model has none).
+    gallery : mapping of str to float32 or float16 array of shape (n_gallery, ...)
+        Embeddings of the ground truths themselves, in the same spaces: what retrieval chooses from.
+    gallery_ids : tuple of str
+        Stimulus id of each row of the gallery, without duplicates.
+    gallery_captions : tuple of str
+        What a captioner says of each ground truth of the gallery (empty if none was asked).
     attributes : mapping
         Facts that travel with the images: post-processing, sample policy, source.
     """
 
     images: NDArray[np.uint8]
     targets: tuple[str, ...]
-    embeddings: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    embeddings: Mapping[str, Embeddings] = field(default_factory=dict)
     captions: tuple[tuple[str, ...], ...] = ()
     attributes: Mapping[str, JsonScalar] = field(default_factory=dict)
+    gallery: Mapping[str, Embeddings] = field(default_factory=dict)
+    gallery_ids: tuple[str, ...] = ()
+    gallery_captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.images.shape

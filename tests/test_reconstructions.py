@@ -40,7 +40,9 @@ def _reconstructions(draw: st.DrawFn) -> Reconstructions:
     pixels = hnp.arrays(np.uint8, (n, s, side, side, 3))
     ids = st.lists(TEXT.filter(lambda name: name and name.isprintable()), min_size=n, max_size=n, unique=True)
     names = TEXT.filter(lambda name: name not in ("", ".") and "/" not in name)
-    embedding = hnp.arrays(np.float32, (n, 2), elements=st.floats(-1e3, 1e3, width=32))
+    kinds = st.sampled_from([np.float32, np.float16])
+    embedding = kinds.flatmap(lambda kind: hnp.arrays(kind, (n, 2), elements=st.floats(-1e3, 1e3, width=16)))
+    true = kinds.flatmap(lambda kind: hnp.arrays(kind, (2, 2), elements=st.floats(-1e3, 1e3, width=16)))
     captions = st.lists(st.lists(TEXT, min_size=s, max_size=s).map(tuple), min_size=n, max_size=n).map(tuple)
     return Reconstructions(
         images=draw(pixels),
@@ -48,6 +50,9 @@ def _reconstructions(draw: st.DrawFn) -> Reconstructions:
         embeddings=draw(st.dictionaries(names, embedding, max_size=2)),
         captions=draw(st.just(()) | captions),
         attributes=draw(st.dictionaries(TEXT, SCALARS, max_size=3)),
+        gallery=draw(st.dictionaries(names, true, max_size=2)),
+        gallery_ids=("one", "two"),
+        gallery_captions=draw(st.just(()) | st.tuples(TEXT, TEXT)),
     )
 
 
@@ -61,10 +66,12 @@ def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, recon
     assert found.targets == recon.targets
     assert found.captions == recon.captions
     assert found.attributes == recon.attributes
-    assert found.embeddings.keys() == recon.embeddings.keys()
-    for name, values in recon.embeddings.items():
-        assert found.embeddings[name].dtype == np.float32
-        assert np.array_equal(found.embeddings[name], values)
+    assert (found.gallery_ids, found.gallery_captions) == (recon.gallery_ids, recon.gallery_captions)
+    for theirs, own in ((recon.embeddings, found.embeddings), (recon.gallery, found.gallery)):
+        assert own.keys() == theirs.keys()
+        for name, values in theirs.items():
+            assert own[name].dtype == values.dtype
+            assert np.array_equal(own[name], values)
 
 
 def test_the_file_can_be_read_with_h5py_alone(tmp_path: Path, images: NDArray[np.uint8]) -> None:
@@ -96,6 +103,21 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, images: NDArray[np.ui
         ({"embeddings": {"a/b": np.zeros((3, 4), np.float32)}}, "embedding name 'a/b'"),
         ({"captions": (("a", "b"), ("c", "d"))}, "2 captions for each of 3 targets"),
         ({"captions": (("a",), ("b",), ("c",))}, "2 captions for each of 3 targets"),
+        (
+            {"gallery": {"e": np.zeros((3, 4), np.float32)}},
+            "gallery 'e' must be finite .* of shape \\(0, ...\\)",
+        ),
+        ({"gallery": {"e": np.full((1, 4), np.inf, np.float16)}, "gallery_ids": ("A1",)}, "gallery 'e'"),
+        ({"gallery_ids": ("A1", "A1")}, "gallery_ids"),
+        ({"gallery_ids": ("A1", "A2"), "gallery_captions": ("a",)}, "1 gallery_captions for 2 gallery_ids"),
+        (
+            {
+                "embeddings": {"e": np.zeros((3, 4), np.float32)},
+                "gallery": {"e": np.zeros((1, 5), np.float32)},
+                "gallery_ids": ("A1",),
+            },
+            "'e' has shape \\(4,\\) among the embeddings and \\(5,\\) in the gallery",
+        ),
         ({"attributes": {"x": float("nan")}}, "cannot hold"),
     ],
 )

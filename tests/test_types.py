@@ -44,6 +44,36 @@ def test_averaging_over_runs_forgets_the_run_number() -> None:
     assert t.average_repeats().run.tolist() == [0, 3]
 
 
+def test_averages_keep_the_single_trials_behind_them() -> None:
+    t = trials(["A2", "A1", "A2", "B1"], np.arange(8).reshape(4, 2))
+    averaged = t.average_repeats()
+    assert averaged.singles is t
+    assert t.singles is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.sampled_from(["A1", "A2", "B1", "B6"]), min_size=1, max_size=20),
+    st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_selected_averages_keep_the_single_trials_of_their_stimuli(
+    names: list[str], keep: list[bool]
+) -> None:
+    averaged = trials(names, np.arange(2 * len(names)).reshape(-1, 2)).average_repeats()
+    mask = np.array(keep[: len(averaged)])
+    for kept in (averaged.select(mask), averaged.select(np.flatnonzero(mask)[::-1])):
+        assert kept.singles is not None
+        assert set(kept.singles.stimulus) == set(kept.stimulus)
+        again = kept.singles.average_repeats()
+        order = np.argsort(kept.stimulus)
+        assert np.array_equal(again.betas, kept.betas[order])
+        assert np.array_equal(again.repeat, kept.repeat[order])
+
+
+def test_a_selection_of_single_trials_has_none_behind_it() -> None:
+    assert trials(["A1", "A2"], np.eye(2)).select(np.array([1])).singles is None
+
+
 def test_selecting_stimuli_keeps_rows_and_labels_together() -> None:
     t = trials(["A1", "B1", "A1", "B6"], np.arange(8).reshape(4, 2))
     kept = t.of_stimuli(["B1", "B6"])

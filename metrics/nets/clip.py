@@ -57,19 +57,25 @@ def visual_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = {"proj": state[HF_PROJECTION].T}
+    found = {"proj": state[HF_PROJECTION].T, **hugging_face_blocks(state, HF_TOWER)}
     for name, value in state.items():
         part = name.removeprefix(HF_TOWER)
-        if part == name or part == "embeddings.position_ids":
+        if part == name or part == "embeddings.position_ids" or part.startswith("encoder."):
             continue
-        if part.startswith("encoder.layers."):
-            found |= _hugging_face_block(state, part, value)
-        else:
-            found[HF_STEM.get(part, part)] = value
+        found[HF_STEM.get(part, part)] = value
     return found
 
 
-def _hugging_face_block(state: dict[str, Tensor], part: str, value: Tensor) -> dict[str, Tensor]:
+def hugging_face_blocks(state: dict[str, Tensor], tower: str) -> dict[str, Tensor]:
+    """Return the blocks of one of the two towers of a Hugging Face checkpoint under open_clip's names."""
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name.startswith(f"{tower}encoder.layers."):
+            found |= _hugging_face_block(state, tower, name.removeprefix(tower), value)
+    return found
+
+
+def _hugging_face_block(state: dict[str, Tensor], tower: str, part: str, value: Tensor) -> dict[str, Tensor]:
     """Rename one entry of a block; query, key and value are stacked into one when the query comes by."""
     index, _, inner = part.removeprefix("encoder.layers.").partition(".")
     block = f"transformer.resblocks.{index}."
@@ -77,7 +83,7 @@ def _hugging_face_block(state: dict[str, Tensor], part: str, value: Tensor) -> d
     if module in ("self_attn.k_proj", "self_attn.v_proj"):
         return {}
     if module == "self_attn.q_proj":
-        names = [f"{HF_TOWER}encoder.layers.{index}.self_attn.{x}_proj.{kind}" for x in "qkv"]
+        names = [f"{tower}encoder.layers.{index}.self_attn.{x}_proj.{kind}" for x in "qkv"]
         return {f"{block}attn.in_proj_{kind}": torch.cat([state[name] for name in names])}
     return {f"{block}{HF_BLOCK_PARTS.get(module, module)}.{kind}": value}
 

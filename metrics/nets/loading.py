@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from nsdbench import weights as registry
 from nsdbench.errors import UsageError, WeightsError
@@ -88,6 +89,25 @@ def _pretrained(net: Architecture, weights_id: str, folder: Path, device: str) -
             f"{path} does not fit {net.name}: {error}",
             remedy=f"The file holds another model; delete it and run `nsdbench weights fetch {weights_id}`.",
         ) from error
+
+
+def filled(module: nn.Module, state: Mapping[str, Tensor], path: Path, device: str) -> nn.Module:
+    """Put the weights of a file into a module that is on the meta device, and return it frozen in float32.
+
+    Raises
+    ------
+    WeightsError
+        If names or shapes do not agree.
+    """
+    full = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    try:
+        module.load_state_dict(full, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path} does not fit {type(module).__name__}: {error}",
+            remedy="The file holds another model or layout; delete it and get it again.",
+        ) from error
+    return module.eval().requires_grad_(False).to(device)
 
 
 def _located(weights_id: str, folder: Path) -> tuple[Path, str]:

@@ -47,7 +47,8 @@ def metrics(as_json: AsJson = False, verbose: Verbose = False) -> None:
     if as_json:
         emit_json({
             "metrics": [
-                {"metric": n, "summary": e.summary, "direction": e.direction, "version": e.version, "nets": list(e.nets)}
+                {"metric": n, "summary": e.summary, "direction": e.direction, "version": e.version, "nets": list(e.nets),
+                 "weights": list(e.weights), "needs": list(e.needs)}
                 for n, e in entries.items()
             ],
             "profiles": [{"profile": n, "summary": p.summary} for n, p in PROFILES.items()],
@@ -56,7 +57,10 @@ def metrics(as_json: AsJson = False, verbose: Verbose = False) -> None:
     arrow = {"higher": "↑", "lower": "↓"}
     table(
         ["metric", "", "network", "what"],
-        [[name, arrow[e.direction], ", ".join(e.nets) or "-", e.summary] for name, e in entries.items()],
+        [
+            [name, arrow[e.direction], ", ".join((*e.nets, *e.weights)) or "-", e.summary]
+            for name, e in entries.items()
+        ],
     )
     print()
     table(["profile", "what it reproduces"], [[name, p.summary] for name, p in PROFILES.items()])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nsdbench.scoring import ScoreSettings
 
 # headings of groups of options in --help
-DATA, SCORING, FILES = "Data and its preparation", "Scoring", "Files"
+DATA, FITS, SCORING, FILES = "Data and its preparation", "Fits", "Scoring", "Files"
 
 DatasetName = Annotated[
     str,
@@ -28,12 +28,21 @@ DataDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", rich_help_panel=DATA, help="Root of NSD on disk. Default: $NSDBENCH_DATA."),
 ]
+BetaVersion = Annotated[
+    str,
+    typer.Option(metavar="VERSION", rich_help_panel=DATA, help="b1, b2 or b3 (GLMdenoise_RR)."),
+]
+CoreNorm = Annotated[
+    str,
+    typer.Option(metavar="NORM", rich_help_panel=DATA, help="Core NSD: train_stats, session_z or none."),
+]
 MetricIds = Annotated[
     str | None,
     typer.Option(
         metavar="ID,ID",
         rich_help_panel=SCORING,
-        help="Metric ids. Default: the eight; on sim with miniature networks (mini_*).",
+        help="Metric ids. Default: the eight; on sim with miniature networks (mini_*). Also retrieval and ROUGE of "
+        "models that give embeddings or captions.",
     ),
 ]
 ProfileName = Annotated[
@@ -52,6 +61,15 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", rich_help_panel=SCORING, help="Folder with weights. Default: $NSDBENCH_WEIGHTS."
+    ),
+]
+TrainTrials = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=FITS,
+        help="Fit on the first N training trials of a subject. Default: all.",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
@@ -95,11 +113,17 @@ class Scoring:
         from nsdbench.metrics import registry
 
         if self.metrics is not None:
-            return self._settings(registry.for_data(self.metrics, simulated=simulated))
+            chosen = registry.for_data(self.metrics, simulated=simulated)
+            if self.metrics != "all":
+                return self._settings(chosen)
+            # what a model does not give is not missing from "all"
+            extra = tuple(name for name in chosen if registry.entry(name).needs)
+            return self._settings(tuple(name for name in chosen if name not in extra), extra)
         miniature = simulated and self.weights == "pretrained"
-        return self._settings(registry.SIM_DEFAULT if miniature else registry.HEADLINE)
+        metrics = registry.SIM_DEFAULT if miniature else registry.HEADLINE
+        return self._settings(metrics, registry.WHERE_POSSIBLE)
 
-    def _settings(self, metrics: tuple[str, ...]) -> ScoreSettings:
+    def _settings(self, metrics: tuple[str, ...], where_possible: tuple[str, ...] = ()) -> ScoreSettings:
         from nsdbench.scoring import ScoreSettings
 
         kind: Any = self.weights  # ScoreSettings refuses unknown values
@@ -110,6 +134,7 @@ class Scoring:
             weights_dir=self.weights_dir,
             device=self.device,
             cache=self.cache,
+            where_possible=where_possible,
         )
 
 

@@ -16,6 +16,7 @@ from nsdbench.metrics.registry import METRICS
 from nsdbench.types import SPLITS
 
 LABEL_WIDTH = 22
+BYPRODUCTS = ("retrieval", "caption")  # kinds of metrics with tables of their own
 COLUMNS = 8  # metrics side by side; more continue in a table of their own
 TITLES = {
     "vision": "VISION: NSD-Imagery targets while seen",
@@ -74,12 +75,16 @@ def gap_grids(gaps: Sequence[Gap], *, published: bool = False) -> Iterator[Grid]
 
 
 def _chunks(rows: Sequence[Record]) -> Iterator[tuple[list[Record], list[str]]]:
-    """Yield rows and their metrics, at most eight at a time: headline pools, within-set pools, corrected scores."""
-    kinds: dict[tuple[bool, bool], list[Record]] = {}
+    """Yield rows and their metrics, at most eight at a time.
+
+    Headline pools, within-set pools, corrected scores; then what only some models give, retrieval and captions.
+    """
+    kinds: dict[tuple[int, bool, bool], list[Record]] = {}
     for row in rows:
-        kinds.setdefault((row["metric"].endswith("_corrected"), row["pool"].startswith("within")), []).append(
-            row
-        )
+        metric, kind = row["metric"], summary.kind(row["metric"])
+        family = BYPRODUCTS.index(kind) + 1 if kind in BYPRODUCTS else 0
+        key = (family, metric.endswith("_corrected"), row["pool"].startswith("within"))
+        kinds.setdefault(key, []).append(row)
     for _, here in sorted(kinds.items(), key=lambda kind: kind[0]):
         order = sorted({row["metric"] for row in here}, key=_column_order)
         for start in range(0, len(order), COLUMNS):

@@ -192,6 +192,35 @@ def test_the_honest_pool_has_a_table_of_its_own(tmp_path: Path, write_run: Write
     assert ["pool AB12" in titles[0], "pool within6" in titles[1], len(titles)] == [True, True, 2]
 
 
+def test_what_only_some_models_give_has_tables_of_its_own(tmp_path: Path, write_run: Write) -> None:
+    write_run(
+        metrics=(
+            ("pixcorr", "none"), ("alexnet2", "AB12"), ("alexnet2", "within6"), ("caption_rouge1", "none"),
+            ("retrieval_image_top1", "AB12"), ("retrieval_image_top1", "within6"),
+        )
+    )  # fmt: skip
+    headers = [grid.header[1:] for grid in compare([tmp_path / "runs"]).grids]
+    shown = [tuple("".join(cell.split()).rstrip("↑") for cell in header) for header in headers]
+    assert shown == [
+        ("pixcorr", "alexnet2"),
+        ("alexnet2",),
+        ("retrievalimage_top1",),
+        ("retrievalimage_top1",),
+        ("captionrouge1",),
+    ]
+
+
+def test_what_only_some_models_give_comes_after_everything_about_images(
+    tmp_path: Path, write_run: Write
+) -> None:
+    for split in ("vision", "imagery"):
+        write_run(split=split, metrics=(("pixcorr", "none"), ("retrieval_image_top1", "AB12")))
+    found = compare([tmp_path / "runs"])
+    about = ["pixcorr" in "".join(grid.header) for grid in found.grids]
+    assert about == [True, True, True, False, False, False]  # vision, imagery and the gap of each
+    assert any(note.startswith("Retrieval: one embedding") for note in found.notes)
+
+
 def test_the_gap_is_positive_where_vision_is_better_also_for_distances(
     tmp_path: Path, write_run: Write
 ) -> None:

@@ -82,6 +82,15 @@ def test_chance_of_pair_metrics_is_the_mean_floor(make_items: Make, origin: Prov
     assert row_of(rows, metric="pixcorr", stimulus_set="AB")["chance"] == pytest.approx(0.1)
 
 
+def test_chance_of_retrieval_is_one_over_the_number_of_alternatives(
+    make_items: Make, origin: Provenance
+) -> None:
+    items = make_items(metrics=(("retrieval_image_top1", "AB12"),), n_samples=1, floor=1 / 12)
+    row = row_of(leaderboard.summarize(items, origin), stimulus_set="AB")
+    assert row["chance"] == pytest.approx(1 / 12)
+    assert (row["n_samples"], row["n_targets"], row["direction"]) == (1, 12, "higher")
+
+
 @pytest.mark.parametrize(
     ("metric", "direction"), [("effnet", "lower"), ("mini_swav", "lower"), ("clip", "higher")]
 )

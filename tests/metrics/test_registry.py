@@ -10,10 +10,10 @@ import pytest
 
 from nsdbench.errors import UsageError
 from nsdbench.metrics import registry
-from nsdbench.metrics.metric import ByCorrelation, ByPair
+from nsdbench.metrics.metric import ByCorrelation, ByEmbedding, ByPair
 from nsdbench.metrics.nets import NETS
 from nsdbench.metrics.profiles import PROFILES, profile
-from nsdbench.metrics.registry import HEADLINE, METRICS, WEIGHTS_FREE, Entry
+from nsdbench.metrics.registry import HEADLINE, METRICS, WEIGHTS_FREE, WHERE_POSSIBLE, Entry
 
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -24,6 +24,10 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_the_table_says_what_the_metric_is(name: str) -> None:
     entry, metric = METRICS[name], registry.load(name)
+    if not isinstance(metric, ByCorrelation | ByPair):
+        assert entry.kind == ("retrieval" if isinstance(metric, ByEmbedding) else "caption")
+        assert entry.needs and not entry.nets and entry.chance is None
+        return
     needs_net = metric.features.extract is None
     assert entry.nets == ((metric.features.source,) if needs_net else ())
     assert set(entry.nets) <= NETS.keys()
@@ -51,6 +55,7 @@ def test_default_tuples_name_known_metrics_and_the_free_ones_need_no_network() -
     assert len(HEADLINE) == 8
     assert set(HEADLINE) | set(WEIGHTS_FREE) <= METRICS.keys()
     assert not any(METRICS[name].nets for name in WEIGHTS_FREE)
+    assert all(METRICS[name].needs and not METRICS[name].weights for name in WHERE_POSSIBLE)
 
 
 def test_a_misspelt_name_suggests_the_right_one() -> None:

@@ -67,6 +67,39 @@ def test_metrics_that_another_process_added_meanwhile_are_kept(score: Score, tmp
     }
 
 
+EXTRA = ("retrieval_image_top1", "caption_rouge1")
+
+
+def test_a_run_is_complete_without_what_its_model_does_not_give(score: Score) -> None:
+    run = score("pixcorr", where_possible=EXTRA)
+    assert names(run) == {"pixcorr"}
+    assert runfolder.missing_metrics(run, ScoreSettings(metrics=("pixcorr",), where_possible=EXTRA)) == ()
+    asked = ScoreSettings(metrics=("pixcorr", *EXTRA))
+    assert runfolder.missing_metrics(run, asked) == EXTRA
+
+
+def test_a_run_lacks_what_its_model_gives_until_it_is_scored(
+    tmp_path: Path, stimuli: Stimuli, recon: Reconstructions
+) -> None:
+    full = replace(
+        recon,
+        embeddings={"space": np.eye(2, 3, dtype=np.float32)},
+        captions=(("a bird",), ("a boat",)),
+        gallery={"space": np.eye(3, dtype=np.float32)},
+        gallery_ids=IDS,
+    )
+    described = replace(stimuli, captions={"img1": ("a red bird",)})
+    reconstructions.save(full, tmp_path / "reconstructions.h5")
+    plain = ScoreSettings(metrics=("pixcorr",), cache=tmp_path)
+    wider = replace(plain, where_possible=EXTRA)
+    before = runfolder.score_folder(tmp_path, MANIFEST, None, full, described, plain)
+    assert runfolder.missing_metrics(before, wider) == EXTRA
+    after = runfolder.score_folder(tmp_path, before.manifest, before, full, described, wider)
+    assert names(after) == {"pixcorr", *EXTRA}
+    assert runfolder.missing_metrics(after, wider) == ()
+    assert load_similarity(tmp_path / "similarity-nsdbench-v1.npz")["retrieval_image_top1"].shape == (3, 2, 1)
+
+
 def test_scores_of_other_reconstructions_are_not_added_to(score: Score, tmp_path: Path) -> None:
     before = score("pixcorr")
     other = Reconstructions(np.full((2, 1, 32, 32, 3), 9, np.uint8), IDS[:2])
