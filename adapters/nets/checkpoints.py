@@ -17,15 +17,24 @@ from nsdbench.safeload import load_state
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def registered_state(weights_id: str, weights_dir: Path | None) -> dict[str, Tensor]:
+def registered_state(
+    weights_id: str, weights_dir: Path | None, *, keep: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
     """Return the tensors of registered weights after checking the hash of their file.
+
+    Parameters
+    ----------
+    weights_id : str
+    weights_dir : Path or None
+    keep : tuple of str
+        If given, only entries whose name starts with one of these.
 
     Raises
     ------
     WeightsError
         If the file is missing (the message says how to get it), altered or unreadable.
     """
-    return load_state(weights.locate(weights_id, weights.folder(weights_dir)).path)
+    return load_state(weights.locate(weights_id, weights.folder(weights_dir)).path, keep=keep)
 
 
 def published_dtype(device: str) -> torch.dtype:

@@ -149,7 +149,7 @@ def guided(
     given : mapping of str to tensor of shape (n, tokens, channels)
         Conditions by name, ``"image"`` and ``"text"``, as :meth:`Denoiser.image_condition` and
         :meth:`~Denoiser.text_condition` return them.
-    nothing : mapping of str to tensor of shape (1, tokens, channels)
+    nothing : mapping of str to tensor of shape (1, tokens, channels) or (n, tokens, channels)
         The same for an empty image and an empty text; all conditions are exchanged together.
     guidance : float
         The weight g; at 1 the network runs on the given conditions only.

@@ -38,5 +38,9 @@ class ItemNoise:
         """Return uniform numbers between 0 and 1, (n, *shape), none of them closer to either than 0.00001."""
         return self._batch([rng.random(shape, np.float32) for rng in self.rngs]) * (1 - 2 * EDGE) + EDGE
 
+    def spread(self, times: int) -> ItemNoise:
+        """Return new sources, ``times`` for every item, side by side: those of the first item, then of the second."""
+        return ItemNoise([child for rng in self.rngs for child in rng.spawn(times)], self.device)
+
     def _batch(self, drawn: list[NDArray[np.float32]]) -> Tensor:
         return torch.from_numpy(np.stack(drawn)).to(self.device)

@@ -123,8 +123,11 @@ class MiniDenoiser(nn.Module):
         self.register_buffer("patches", patches, persistent=False)
 
     def image_condition(self, tokens: Tensor) -> Tensor:
-        """Return image tokens (n, 65, 128) as the denoiser reads them, (n, 65, 160)."""
-        codes = self.patches.expand(len(tokens), -1, -1)
+        """Return image tokens (n, 65, 128) as the denoiser reads them, (n, 65, 160).
+
+        The class token may be left out, (n, 64, 128): the denoiser hardly needs it.
+        """
+        codes = self.patches[-tokens.shape[1] :].expand(len(tokens), -1, -1)
         return torch.cat([tokens / self.image_sd, codes], dim=2)
 
     def text_condition(self, tokens: Tensor, *, states: bool = False) -> Tensor:

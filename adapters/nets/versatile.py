@@ -54,7 +54,7 @@ class PublishedDenoiser(nn.Module):
     Parameters
     ----------
     unet : UNet2DConditionModel
-        Plain, for texts alone, or in the paired form.
+        Plain, for texts alone or images alone, or in the paired form.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -85,7 +85,7 @@ class PublishedDenoiser(nn.Module):
         latents : tensor
         times : int tensor, scalar
         image, text : tensor of shape (n, tokens, 768), optional
-            The plain form reads ``text`` only.
+            The plain form reads one of them.
         text_share : float
             Share of the text in every attention site of the paired form.
         """
@@ -112,9 +112,20 @@ def stable_diffusion(
     WeightsError
         If the weights are missing or do not fit.
     """
-    name = f"{STABLE}-unet"
-    state = registered_state(name, weights_dir)
-    return PublishedDenoiser(filled(on_meta(unet), state, name, device=device, dtype=dtype))
+    return _plain(f"{STABLE}-unet", weights_dir, device, dtype)
+
+
+def versatile_images(
+    weights_dir: Path | None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> PublishedDenoiser:
+    """Return the denoiser of Versatile Diffusion that reads images only.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are missing or do not fit.
+    """
+    return _plain(f"{VERSATILE}-image-unet", weights_dir, device, dtype)
 
 
 def versatile_diffusion(
@@ -133,3 +144,8 @@ def versatile_diffusion(
         on_meta(paired_unet), paired_state(image, text), " ".join(names), device=device, dtype=dtype
     )
     return PublishedDenoiser(network)
+
+
+def _plain(name: str, weights_dir: Path | None, device: str, dtype: torch.dtype) -> PublishedDenoiser:
+    state = registered_state(name, weights_dir)
+    return PublishedDenoiser(filled(on_meta(unet), state, name, device=device, dtype=dtype))

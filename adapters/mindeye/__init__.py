@@ -1,0 +1,1 @@
+"""MindEye1 and MindEye2: their networks, their training, their checkpoints."""
