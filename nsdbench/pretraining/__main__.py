@@ -16,12 +16,15 @@ import numpy as np
 import torch
 
 from nsdbench.adapters.nets import shipped
+from nsdbench.adapters.nets.captioner import mini_describer
 from nsdbench.errors import NsdbenchError, UsageError
 from nsdbench.metrics.nets import mini
-from nsdbench.pretraining.ceilings import Judge, ceilings, contact_sheet, held_out_stimuli, oracle_images
-from nsdbench.pretraining.corpus import corpus, native
+from nsdbench.pretraining import captioning
+from nsdbench.pretraining.ceilings import Judge, ceilings, oracle_images
+from nsdbench.pretraining.corpus import corpus, held_out_stimuli, native
 from nsdbench.pretraining.evaluation import report, retrieval
 from nsdbench.pretraining.recipes import METRICS, RECIPES
+from nsdbench.pretraining.sheet import contact_sheet
 from nsdbench.pretraining.shipping import ship
 from nsdbench.pretraining.tasks import Contrast
 from nsdbench.pretraining.training import train
@@ -61,6 +64,7 @@ def _arguments() -> argparse.Namespace:
         make.add_argument("--only", default=",".join(recipes), help="some of the networks")
         make.add_argument("--minutes", type=float, default=math.inf, help="stop then; the next call goes on")
     verbs.add_parser("scores", help="print what the shipped networks can do on held-out scenes, as JSON")
+    verbs.add_parser("captions", help="print how right captions of held-out scenes are, as JSON")
     sheet = verbs.add_parser(
         "ceilings", help="decode true features of held-out scenes: accuracies as JSON, a picture"
     )
@@ -120,6 +124,9 @@ def main() -> int:
     try:
         if arguments.verb == "scores":
             print(json.dumps(_scores(cache), indent=2))
+        elif arguments.verb == "captions":
+            held_out = corpus("held_out", HELD_OUT, SEED, cache, Lines())
+            print(json.dumps(captioning.ladder(mini_describer(), held_out), indent=2))
         elif arguments.verb == "ceilings":
             print(json.dumps(_ceilings(cache, arguments.scenes, arguments.out), indent=2))
         else:

@@ -16,7 +16,7 @@ from nsdbench.sim.scenes import Scene, captions, render_scene, sample_scene
 from nsdbench.sim.seeds import Purpose, stream
 from nsdbench.sim.vocabulary import BACKGROUNDS, CATEGORIES, COLOURS
 from nsdbench.store import atomic_path, digest
-from nsdbench.types import Progress
+from nsdbench.types import Progress, Stimuli
 
 LABELS = {"category": CATEGORIES, "background": BACKGROUNDS, "colour": tuple(COLOURS)}
 """What is asked about a scene and its possible answers; category and colour are those of the main object."""
@@ -97,3 +97,19 @@ def _render(part: str, n: int, seed: int, progress: Progress) -> dict[str, NDArr
                 labels[name][i] = options.index(answer)
             words.append(captions(scene))
     return {"images": images, **labels, "captions": np.array(words)}
+
+
+def held_out_stimuli(n: int, seed: int) -> Stimuli:
+    """Return the first ``n`` held-out scenes at native size as stimuli ``scene0000`` ..., with their captions."""
+    drawn = [native("held_out", i, seed) for i in range(n)]
+    ids = tuple(f"scene{i:04d}" for i in range(n))
+    images = {name: image for name, (_, image) in zip(ids, drawn, strict=True)}
+    return Stimuli(
+        ids=ids,
+        stimulus_set=("core",) * n,
+        captions={name: captions(scene) for name, (scene, _) in zip(ids, drawn, strict=True)},
+        cues={},
+        has_image=frozenset(ids),
+        read_image=images.__getitem__,
+        content_hash="held-out scenes",
+    )

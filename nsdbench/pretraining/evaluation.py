@@ -110,8 +110,9 @@ def probe(metric: str, fit: Corpus, held_out: Corpus) -> dict[str, float]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features = registry.load(metric).features
-    net, (node,) = load_net(features.source), features.nodes
+    looks_at = registry.load(metric)
+    assert isinstance(looks_at, ByCorrelation)
+    net, (node,) = load_net(looks_at.features.source), looks_at.features.nodes
     x, y = (vectors(net, node, part.images) for part in (fit, held_out))
     accuracy = {}
     for question in LABELS:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from nsdbench.adapters.mindeye import mini as mindeye
 from nsdbench.adapters.nets.autoencoder import mini_autoencoder
+from nsdbench.adapters.nets.captioner import mini_captioner
 from nsdbench.adapters.nets.clip import mini_clip
 from nsdbench.adapters.nets.generator import mini_generator
 from nsdbench.adapters.nets.unet import MiniDenoiser
@@ -12,10 +14,12 @@ from nsdbench.adapters.nets.vdvae import mini_vdvae
 from nsdbench.adapters.nets.vgg import mini_vgg
 from nsdbench.metrics.nets import mini
 from nsdbench.pretraining.autoencoding import Autoencoding
+from nsdbench.pretraining.captioning import Captioning
 from nsdbench.pretraining.contrast import TokenContrast
 from nsdbench.pretraining.denoising import Denoising
 from nsdbench.pretraining.hierarchy import Hierarchy
 from nsdbench.pretraining.inversion import Description, Inversion
+from nsdbench.pretraining.restoration import PatchRestoration, Restoration
 from nsdbench.pretraining.tasks import Classification, Contrast, SwappedPrediction
 from nsdbench.pretraining.training import Recipe
 
@@ -39,10 +43,13 @@ DECODERS = _by_name(
     (
         Recipe("autoencoder", "mini_autoencoder-v1", mini_autoencoder, Autoencoding, 6000, 16, 2e-3),
         Recipe("tokens", "mini_tokens-v1", mini_clip, TokenContrast, 1200, 192, 1.5e-3),
+        Recipe("captioner", "mini_captioner-v1", mini_captioner, Captioning, 2000, 128, 1.5e-3),
         Recipe("vgg", "mini_vgg-v1", mini_vgg, Description, 3000, 64, 1.2e-3),
         Recipe("generator", "mini_generator-v1", mini_generator, Inversion, 4000, 32, 1e-3),
         Recipe("hierarchy", "mini_vdvae-v1", mini_vdvae, Hierarchy, 8000, 8, 2e-3),
         Recipe("denoiser", "mini_denoiser-v1", MiniDenoiser, Denoising, 3800, 64, 8e-4),
+        Recipe("prior1", mindeye.PRIOR1_ID, mindeye.prior1, Restoration, 2500, 64, 2e-3),
+        Recipe("prior2", mindeye.PRIOR2_ID, mindeye.prior2, PatchRestoration, 2500, 64, 2e-3),
     )
 )
 """Networks of the miniature decoders, in an order in which each finds the ones that it builds on."""

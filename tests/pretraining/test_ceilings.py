@@ -10,8 +10,9 @@ import pytest
 
 from nsdbench.metrics.profiles import DEFAULT, MINI_SIZE, profile
 from nsdbench.metrics.resize import Views
-from nsdbench.pretraining.ceilings import MARGIN, TILE, Judge, ceilings, contact_sheet, held_out_stimuli
-from nsdbench.pretraining.corpus import Corpus, corpus
+from nsdbench.pretraining.ceilings import Judge, ceilings
+from nsdbench.pretraining.corpus import Corpus, corpus, held_out_stimuli
+from nsdbench.pretraining.sheet import MARGIN, TILE, contact_sheet
 from nsdbench.types import Silent
 
 FIT, TEST = 300, 60
