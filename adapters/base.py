@@ -13,13 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.errors import DataError, ProtocolError, ReconstructionError, UsageError
-from nsdbench.types import Progress, Reconstructions, Silent, Stimuli, Trials
+from nsdbench.store import read_json
+from nsdbench.types import Embeddings, Progress, Reconstructions, Silent, Stimuli, Trials
+
+START_FACTS = "start.json"
+"""File that a pretraining leaves: at least ``model``, ``preset``, ``subjects``, and the ``sha256`` of its weights."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,16 @@ class Context:
         torch device, ``"cpu"`` or ``"cuda"``.
     weights_dir : Path or None
         Folder with pretrained weights; None means the default cache.
+    start : Path or None
+        Folder written by a pretraining on other subjects (:meth:`Adapter.pretrain`), from which fits begin.
+    scratch : Path or None
+        Folder for the state of a long fit, which continues from what it finds there; it is deleted when the fit is done.
     """
 
     device: str = "cpu"
     weights_dir: Path | None = None
+    start: Path | None = None
+    scratch: Path | None = None
 
 
 class Adapter(ABC):
@@ -95,15 +105,7 @@ class Adapter(ABC):
         DataError
             If a beta is not finite.
         """
-        if train.split != "train" or set(np.unique(train.stimulus_set)) - {"core"}:
-            raise ProtocolError(
-                f"{self.name} was asked to learn from split {train.split!r}",
-                remedy="Only non-shared core NSD trials may enter a fit; use Dataset.train().",
-            )
-        unknown = set(train.targets) - set(stimuli.ids)
-        if unknown:
-            raise ProtocolError(f"training trials show {len(unknown)} images that are not training stimuli")
-        _require_finite(train.betas)
+        self._require_training(train, stimuli)
         self.learn(train, stimuli, progress or Silent())
         self.n_voxels = train.n_voxels
 
@@ -142,6 +144,120 @@ class Adapter(ABC):
             )
         return result
 
+    def embed(
+        self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None
+    ) -> Mapping[str, Embeddings]:
+        """Return the embeddings of true images, for decoders whose reconstructions bring embeddings.
+
+        Parameters
+        ----------
+        stimuli : Stimuli
+            Where the images are.
+        ids : sequence of str
+            Images to embed, one row each.
+
+        Returns
+        -------
+        mapping of str to float32 or float16 array of shape (len(ids), ...)
+            By the name of the space, which is also that of the decoded embeddings. Retrieval needs exactly one space
+            in both; decoders without embeddings return none.
+        """
+        return {}
+
+    @classmethod
+    def learns(cls, preset: str) -> bool:
+        """Return whether a fit learns anything; False where it takes the published checkpoint of the subject."""
+        return True
+
+    @classmethod
+    def required(cls, preset: str, subject: int) -> tuple[str, ...]:
+        """Return the ids of the weights that a decoder of this subject needs."""
+        return cls.requires.get(preset, ())
+
+    def adopt(self, subject: int) -> None:
+        """Take the published checkpoint of a subject, where :meth:`learns` says that there is nothing to fit.
+
+        Raises
+        ------
+        UsageError
+            If the preset has to be fitted.
+        WeightsError
+            If the checkpoint is missing or does not fit.
+        """
+        raise UsageError(f"preset {self.preset} of {self.name} has to be fitted")
+
+    def pretrain(
+        self, parts: Sequence[tuple[Trials, Stimuli]], folder: Path, *, progress: Progress | None = None
+    ) -> None:
+        """Learn what subjects have in common, and write it to ``folder`` for fits on another one (``Context.start``).
+
+        Parameters
+        ----------
+        parts : sequence of (Trials, Stimuli)
+            Single training trials and training images of each subject, as in :meth:`fit`.
+        folder : Path
+            Existing and empty.
+
+        Raises
+        ------
+        UsageError
+            If the decoder has nothing that subjects share, or the preset learns nothing.
+        ProtocolError, DataError
+            As in :meth:`fit`.
+        """
+        if not self.learns(self.preset):
+            raise UsageError(
+                f"preset {self.preset} of {self.name} learns nothing, so it cannot be pretrained"
+            )
+        for train, stimuli in parts:
+            self._require_training(train, stimuli)
+        self.learn_shared(parts, folder, progress or Silent())
+
+    def copies(
+        self, stimuli: Stimuli, ids: Sequence[str], *, seed: int = 0, progress: Progress | None = None
+    ) -> Reconstructions:
+        """Return what the decoder makes of the true features of images, without any brain: one near copy of each.
+
+        It needs the pretrained networks (``requires``), and neither a fit nor the checkpoint of a subject.
+
+        Raises
+        ------
+        UsageError
+            If the decoder makes no image from features.
+        """
+        raise UsageError(
+            f"{self.name} makes no images of features, so there is nothing to verify without a brain"
+        )
+
+    def learn_shared(self, parts: Sequence[tuple[Trials, Stimuli]], folder: Path, progress: Progress) -> None:
+        """Learn from several subjects; called by :meth:`pretrain` after its checks.
+
+        It leaves a file :data:`START_FACTS` in ``folder``.
+        """
+        raise UsageError(f"{self.name} has no part that subjects share, so it cannot be pretrained")
+
+    def adopt_shared(self, subject: int, folder: Path) -> None:
+        """Write the published pretraining on all subjects but one to ``folder``, as :meth:`pretrain` does with its own.
+
+        Raises
+        ------
+        UsageError
+            If there is none for this decoder and preset.
+        WeightsError
+            If it is missing, or none was published without this subject.
+        """
+        raise UsageError(f"there is no published pretraining for preset {self.preset} of {self.name}")
+
+    @classmethod
+    def verifiable(cls) -> bool:
+        """Return whether the decoder makes images of features."""
+        return cls.copies is not Adapter.copies
+
+    @classmethod
+    def shares(cls) -> bool:
+        """Return whether the decoder has a part that subjects share, and so can be pretrained."""
+        return cls.learn_shared is not Adapter.learn_shared
+
     @abstractmethod
     def learn(self, train: Trials, stimuli: Stimuli, progress: Progress) -> None:
         """Fit the decoder; called by :meth:`fit` after its checks."""
@@ -158,6 +274,39 @@ class Adapter(ABC):
     @abstractmethod
     def load(cls, folder: Path, preset: str | None = None, context: Context | None = None) -> Self:
         """Return the fitted adapter that :meth:`save` wrote, ready to reconstruct."""
+
+    def _require_training(self, train: Trials, stimuli: Stimuli) -> None:
+        if train.split != "train" or set(np.unique(train.stimulus_set)) - {"core"}:
+            raise ProtocolError(
+                f"{self.name} was asked to learn from split {train.split!r}",
+                remedy="Only non-shared core NSD trials may enter a fit; use Dataset.train().",
+            )
+        unknown = set(train.targets) - set(stimuli.ids)
+        if unknown:
+            raise ProtocolError(f"training trials show {len(unknown)} images that are not training stimuli")
+        _require_finite(train.betas)
+
+
+def start_facts(folder: Path, model: str, preset: str | None = None) -> dict[str, Any]:
+    """Return what a pretraining of a model, and of a preset if one is given, noted about itself (:data:`START_FACTS`).
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it is one of another model or preset.
+    """
+    path = folder / START_FACTS
+    facts = read_json(path) if path.is_file() else None
+    if not isinstance(facts, dict) or not {"model", "preset", "subjects", "sha256"} <= facts.keys():
+        raise UsageError(
+            f"{folder} holds no pretraining", remedy="Make one with `nsdbench pretrain`, and give its folder."
+        )
+    if (facts["model"], facts["preset"]) != (model, preset or facts["preset"]):
+        wanted = f"{model}-{preset}" if preset else model
+        raise UsageError(
+            f"{folder} holds a pretraining of {facts['model']}-{facts['preset']}, from which {wanted} cannot begin"
+        )
+    return facts
 
 
 def item_rng(seed: int, stimulus: str, sample: int) -> np.random.Generator:

@@ -213,6 +213,12 @@ class BrainDiffuser(Adapter):
         """The features of the training images that the fit has kept, in the order of their ids."""
         return Features(self.fitted.latents, self.fitted.image, self.fitted.text)
 
+    def copies(
+        self, stimuli: Stimuli, ids: Sequence[str], *, seed: int = 0, progress: Progress | None = None
+    ) -> Reconstructions:
+        features = self.features(stimuli, ids, progress)
+        return Reconstructions(self.render(features, ids, 1, seed, progress), tuple(ids))
+
     def generate(self, trials: Trials, n_samples: int, seed: int, progress: Progress) -> Reconstructions:
         targets = tuple(trials.stimulus.tolist())
         images = self.render(self.predict(trials, progress), targets, n_samples, seed, progress)

@@ -169,6 +169,12 @@ class Icnn(Adapter):
         self._folder = tempfile.TemporaryDirectory(prefix="nsdbench-icnn-")  # lives as long as the adapter
         self.units = UnitFiles.write(Path(self._folder.name), decoders, features.n_units, k, train.n_voxels)
 
+    def copies(
+        self, stimuli: Stimuli, ids: Sequence[str], *, seed: int = 0, progress: Progress | None = None
+    ) -> Reconstructions:
+        features = self.features(stimuli, ids, progress)
+        return Reconstructions(self.render(features, ids, 1, seed, progress), tuple(ids))
+
     def generate(self, trials: Trials, n_samples: int, seed: int, progress: Progress) -> Reconstructions:
         targets = tuple(trials.stimulus.tolist())
         wanted = self.restore_contrast(self.predict(trials))

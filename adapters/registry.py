@@ -26,6 +26,14 @@ class Entry:
 
 ADAPTERS: dict[str, Entry] = {
     "ridge": Entry("nsdbench.adapters.ridge:Ridge", "ridge regression from betas to pixels"),
+    "mindeye1": Entry(
+        "nsdbench.adapters.mindeye.mindeye1:MindEye1",
+        "CLIP tokens of a diffusion prior, best of several images by Versatile Diffusion (Scotti et al. 2023)",
+    ),
+    "mindeye2": Entry(
+        "nsdbench.adapters.mindeye.mindeye2:MindEye2",
+        "trunk shared by subjects, unCLIP, redrawn under a decoded caption (Scotti et al. 2024)",
+    ),
     "brain_diffuser": Entry(
         "nsdbench.adapters.brain_diffuser:BrainDiffuser",
         "VDVAE picture redrawn by Versatile Diffusion (Ozcelik & VanRullen 2023)",
@@ -70,6 +78,20 @@ def expand(names: str) -> tuple[str, ...]:
     if not wanted:
         raise UsageError("no model was named", remedy=f"Choose from: {', '.join(table())}, or all.")
     return tuple(dict.fromkeys(name if ":" in name else name.replace("-", "_") for name in wanted))
+
+
+def one(name: str) -> str:
+    """Return the one model id that ``name`` stands for.
+
+    Raises
+    ------
+    UsageError
+        If it names several.
+    """
+    names = expand(name)
+    if len(names) > 1:
+        raise UsageError(f"this takes one model, not {len(names)}", remedy="Take them one by one.")
+    return names[0]
 
 
 def load(name: str) -> type[Adapter]:

@@ -11,6 +11,8 @@ from nsdbench.types import Trials
 
 RUNWISE = "run_z"
 """``normalization`` of trials that were standardized within their own runs."""
+COLUMNS = 1024
+"""Voxels whose deviations are computed together: all of them would need the betas once more, in float64."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,11 @@ class Scaling:
     @classmethod
     def of(cls, betas: NDArray[np.float32], *, ddof: int) -> Scaling:
         """Return the statistics of the rows of ``betas``, computed in float64."""
-        mean, sd = betas.mean(axis=0, dtype=np.float64), betas.std(axis=0, ddof=ddof, dtype=np.float64)
+        mean, sd = np.empty((2, betas.shape[1]))
+        for start in range(0, betas.shape[1], COLUMNS):
+            some = slice(start, start + COLUMNS)
+            mean[some] = betas[:, some].mean(axis=0, dtype=np.float64)
+            sd[some] = betas[:, some].std(axis=0, ddof=ddof, dtype=np.float64)
         return cls(mean.astype(np.float32), np.where(sd > 0, sd, 1).astype(np.float32))
 
     def __call__(self, betas: NDArray[np.float32]) -> NDArray[np.float32]:

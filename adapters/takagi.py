@@ -200,6 +200,12 @@ class Takagi(Adapter):
             for name, columns in voxels.items()
         }
 
+    def copies(
+        self, stimuli: Stimuli, ids: Sequence[str], *, seed: int = 0, progress: Progress | None = None
+    ) -> Reconstructions:
+        features = self.features(stimuli, ids, progress)
+        return Reconstructions(self.render(features, ids, 1, seed, progress), tuple(ids))
+
     def generate(self, trials: Trials, n_samples: int, seed: int, progress: Progress) -> Reconstructions:
         targets = tuple(trials.stimulus.tolist())
         images = self.render(self.predict(trials), targets, n_samples, seed, progress)

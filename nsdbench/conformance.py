@@ -11,10 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from nsdbench import reconstructions
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter
 from nsdbench.data import Dataset
-from nsdbench.errors import DataError, NsdbenchError, ProtocolError, UsageError, WeightsError
+from nsdbench.errors import DataError, NsdbenchError, ProtocolError, WeightsError
 from nsdbench.protocol import default_preset
 from nsdbench.sim import SimConfig, ensure
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli, Trials
@@ -42,9 +43,10 @@ class Bench:
         self.progress = progress
         self.train: Trials = dataset.train(SUBJECT)
         self.train_stimuli: Stimuli = dataset.stimuli("train", SUBJECT)
-        stimuli = dataset.stimuli("vision")
-        self.test: Trials = dataset.trials(SUBJECT, "vision").of_stimuli(sorted(stimuli.has_image))
-        self.imagery: Trials = dataset.trials(SUBJECT, "imagery").of_stimuli(sorted(stimuli.has_image))
+        self.stimuli: Stimuli = dataset.stimuli("vision")
+        shown = sorted(self.stimuli.has_image)
+        self.test: Trials = dataset.trials(SUBJECT, "vision").of_stimuli(shown)
+        self.imagery: Trials = dataset.trials(SUBJECT, "imagery").of_stimuli(shown)
         for trials in (self.test, self.imagery):
             # an adapter that changes its input must not spoil later checks
             trials.betas.setflags(write=False)
@@ -129,6 +131,24 @@ def check_input_is_left_alone(bench: Bench) -> str:
     return "unchanged"
 
 
+def check_other_outputs(bench: Bench) -> str:
+    """Embeddings and captions fit the targets, and true images are embedded in the space of the decoded ones."""
+    recon = bench.run()
+    if not recon.embeddings and not recon.captions:
+        return "the model gives images only"
+    ids = tuple(sorted(bench.stimuli.has_image))
+    gallery = bench.fitted.embed(bench.stimuli, ids) if recon.embeddings else {}
+    with tempfile.TemporaryDirectory() as folder:  # refuses what does not fit
+        reconstructions.save(replace(recon, gallery=gallery, gallery_ids=ids), Path(folder) / "recon.h5")
+    spaces = sorted(recon.embeddings.keys() & gallery.keys())
+    if gallery and len(spaces) != 1:
+        raise AssertionError(
+            f"retrieval needs one space in both, embeddings and true embeddings share {spaces}"
+        )
+    given = [*(f"retrieval in {space}" for space in spaces), *(["captions"] if recon.captions else [])]
+    return ", ".join(given) or "embeddings without retrieval"
+
+
 def check_refuses_test_trials(bench: Bench) -> str:
     """Vision and imagery trials are refused as training data."""
     for trials in (bench.test, bench.imagery):
@@ -161,6 +181,7 @@ CHECKS: tuple[Check, ...] = (
     check_save_and_load,
     check_targets_are_independent,
     check_input_is_left_alone,
+    check_other_outputs,
     check_refuses_test_trials,
     check_refuses_other_voxels,
 )
@@ -182,10 +203,7 @@ def check(
         If the model or the preset is unknown.
     """
     progress = progress or Silent()
-    names = registry.expand(name)
-    if len(names) > 1:
-        raise UsageError(f"check-adapter checks one model, not {len(names)}", remedy="Check them one by one.")
-    adapter = registry.load(names[0])
+    adapter = registry.load(registry.one(name))
     adapter(preset)  # refuses an unknown preset
     dataset = Dataset.open(ensure(SimConfig(preset="tiny"), cache, progress), cache=cache)
     try:
@@ -214,6 +232,11 @@ def _run(one: Check, bench: Bench) -> Result:
 def _require_equal(a: Reconstructions, b: Reconstructions, message: str) -> None:
     if a.targets != b.targets or not np.array_equal(a.images, b.images):
         raise AssertionError(message)
+    same = a.embeddings.keys() == b.embeddings.keys() and all(
+        np.array_equal(values, b.embeddings[space]) for space, values in a.embeddings.items()
+    )
+    if not same or a.captions != b.captions:
+        raise AssertionError(f"{message} in embeddings or captions")
 
 
 class _Skip(Exception):

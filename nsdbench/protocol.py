@@ -50,10 +50,7 @@ def expand_subjects(text: str | None, dataset: Dataset) -> tuple[int, ...]:
         if not chosen:
             raise DataError(f"{dataset.root} holds no subject with NSD-Imagery betas")
         return chosen
-    try:
-        subjects = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise UsageError(f"--subject takes numbers such as 1 or 1,2,5,7, not {text!r}") from None
+    subjects = subject_numbers(text)
     missing = [s for s in subjects if s not in dataset.subjects]
     if missing:
         present = ", ".join(map(str, dataset.subjects)) or "none"
@@ -61,6 +58,14 @@ def expand_subjects(text: str | None, dataset: Dataset) -> tuple[int, ...]:
             f"subject {missing[0]} is not in {dataset.root}", remedy=f"Subjects present: {present}."
         )
     return subjects
+
+
+def subject_numbers(text: str) -> tuple[int, ...]:
+    """Turn ``"1,2"`` into numbers, without looking for the subjects."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise UsageError(f"--subject takes numbers such as 1 or 1,2,5,7, not {text!r}") from None
 
 
 def resolve_dataset(

@@ -10,20 +10,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from nsdbench import __version__, leaderboard, protocol, reconstructions, runfolder, weights
+from nsdbench import __version__, leaderboard, protocol, reconstructions, runfolder
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter, Context
-from nsdbench.adapters.nets.shipped import SHIPPED
+from nsdbench.adapters.nets.shipped import located
 from nsdbench.errors import ProtocolError
 from nsdbench.manifest import RunManifest, environment, git_commit, now
 from nsdbench.runfolder import StoredRun
 from nsdbench.schema import Provenance, RunKey
 from nsdbench.scoring import ScoreSettings, require_weights
+from nsdbench.starts import Recipe, first_trials
 from nsdbench.store import atomic_directory, digest, read_json, write_json
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli, Trials
 
@@ -49,7 +50,13 @@ class RunRequest:
     n_samples: int = 10
     seed: int = 0
     context: Context = field(default_factory=Context)
+    train_trials: int | None = None
     fresh: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """How fits differ from the full one of a subject."""
+        return Recipe(self.context.start, self.train_trials)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Cell:
     """One model, one subject, one split: the unit that is resumed, reused and reported."""
 
     adapter: type[Adapter]
+    preset: str
     key: RunKey
     folder: Path
     fit_folder: Path
@@ -67,6 +75,11 @@ class Cell:
     def label(self) -> str:
         """Short name for messages."""
         return f"{self.key.model} subj{self.key.subject:02d} {self.key.split}"
+
+    @property
+    def scratch(self) -> Path:
+        """Where a fit keeps its state until it is done."""
+        return self.fit_folder.with_name(f"{self.fit_folder.name}.training")
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,9 @@ def plan(dataset: Dataset, request: RunRequest) -> tuple[Cell, ...]:
         preset = request.preset or protocol.default_preset(adapter, dataset)
         if preset not in adapter.presets:
             adapter(preset)  # raises the error that lists the presets
-        base = request.out / dataset.id / f"{adapter.name}-{preset}"
+        request.recipe.require(adapter, preset)
+        variant = request.recipe.variant(adapter, preset)
+        base = request.out / dataset.id / f"{adapter.name}-{variant}"
         for subject in request.subjects:
             fit_id = _fit_id(dataset, request, adapter, preset, subject)
             for split in request.splits:
@@ -97,16 +112,20 @@ def plan(dataset: Dataset, request: RunRequest) -> tuple[Cell, ...]:
                     "run/1", fit_id, *draws, *_test_hashes(dataset, request, subject, split), *untrained
                 )
                 folder = base / f"subj{subject:02d}"
-                key = RunKey(run_id, dataset.id, adapter.name, preset, subject, split)
-                cells.append(Cell(adapter, key, folder / split / run_id, folder / "fit" / fit_id, *draws))
+                key = RunKey(run_id, dataset.id, adapter.name, variant, subject, split)
+                fit_folder = folder / "fit" / fit_id
+                cells.append(Cell(adapter, preset, key, folder / split / run_id, fit_folder, *draws))
     return tuple(cells)
 
 
 def _fit_id(dataset: Dataset, request: RunRequest, adapter: type[Adapter], preset: str, subject: int) -> str:
     """Hash what determines a fitted decoder: neither imagery nor the seed, because neither enters a fit."""
+    if not adapter.learns(preset):
+        return digest("fit/1", adapter.name, adapter.version, preset, subject)
     images = dataset.stimuli("train", subject, request.load).content_hash
     betas = dataset.key(subject, "train", request.load)
-    return digest("fit/1", adapter.name, adapter.version, preset, betas, images)
+    further = request.recipe.identity(adapter, preset)
+    return digest("fit/1", adapter.name, adapter.version, preset, betas, images, *further)
 
 
 def _test_hashes(dataset: Dataset, request: RunRequest, subject: int, split: str) -> tuple[str, ...]:
@@ -177,22 +196,22 @@ def _require_weights(cells: Sequence[Cell], request: RunRequest) -> None:
     settings = request.scoring
     for cell in cells:
         before = None if request.fresh else runfolder.stored(cell.folder)
-        require_weights(replace(settings, metrics=runfolder.missing_metrics(before, settings)))
+        require_weights(runfolder.remaining(before, settings))
         if before is None:
             _decoder_weights(cell, request)
 
 
 def _decoder_weights(cell: Cell, request: RunRequest) -> dict[str, str]:
     """Return the SHA-256 by id of the pretrained weights that a decoder needs; missing ones are an error."""
-    folder = weights.folder(request.context.weights_dir)
-    ids = cell.adapter.requires.get(cell.key.preset, ())
-    return {id: SHIPPED[id] if id in SHIPPED else weights.locate(id, folder).sha256 for id in ids}
+    return located(cell.adapter.required(cell.preset, cell.key.subject), request.context.weights_dir)
 
 
 def _remove(cells: Sequence[Cell]) -> None:
-    """Delete the runs of ``cells`` and the fitted decoders they share."""
-    for folder in {folder for cell in cells for folder in (cell.folder, cell.fit_folder) if folder.is_dir()}:
-        shutil.rmtree(folder)
+    """Delete the runs of ``cells``, and the fitted decoders they share or the unfinished state of these."""
+    folders = {folder for cell in cells for folder in (cell.folder, cell.fit_folder, cell.scratch)}
+    for folder in folders:
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
 
 class _Execution:
@@ -254,6 +273,7 @@ class _Execution:
                 "transductive": cell.adapter.transductive,
                 "decoder_weights": _decoder_weights(cell, request),
                 "load": asdict(request.load),
+                **request.recipe.facts(cell.adapter, cell.preset),
                 "weights": request.scoring.weights,
                 "device": request.context.device,
                 "dataset_root": str(self.dataset.root),
@@ -296,6 +316,9 @@ class _Execution:
         trials = self._test_trials()
         with self._timed("reconstruct"):
             recon = _reconstruct(adapter, trials, self.cell, self.progress)
+        if recon.embeddings:
+            with self._timed("embed"):
+                recon = _with_gallery(recon, adapter, self._stimuli(), self.progress)
         reconstructions.save(recon, path)
         return recon, adapter
 
@@ -311,20 +334,28 @@ class _Execution:
             self._fit(folder)
         LOG.debug("%s: loading the decoder from %s", cell.label, folder)
         # always go through the stored form, so that a resumed run computes from the very same numbers
-        return cell.adapter.load(folder, cell.key.preset, self.request.context)
+        return cell.adapter.load(folder, cell.preset, self.request.context)
 
     def _fit(self, folder: Path) -> None:
-        key, load = self.cell.key, self.request.load
-        self.say(f"{key.model} subj{key.subject:02d}: fitting")
-        model = self.cell.adapter(key.preset, self.request.context)
-        train = self.dataset.train(key.subject, load, self.progress)
-        stimuli = self.dataset.stimuli("train", key.subject, load)
-        with self._timed("fit"):
-            model.fit(train, stimuli, progress=self.progress)
-        facts = {"n_trials": len(train), "n_voxels": train.n_voxels, "provenance": dict(train.provenance)}
+        key, preset, scratch = self.cell.key, self.cell.preset, self.cell.scratch
+        if not self.cell.adapter.learns(preset):
+            model = self.cell.adapter(preset, self.request.context)
+            model.adopt(key.subject)
+            facts: dict[str, Any] = {"n_trials": None, "n_voxels": model.n_voxels, "provenance": {}}
+        else:
+            self.say(f"{key.model} subj{key.subject:02d}: fitting")
+            model = self.cell.adapter(preset, replace(self.request.context, scratch=scratch))
+            train = first_trials(
+                self.dataset.train(key.subject, self.request.load, self.progress), self.request.train_trials
+            )
+            stimuli = self.dataset.stimuli("train", key.subject, self.request.load)
+            with self._timed("fit"):
+                model.fit(train, stimuli, progress=self.progress)
+            facts = {"n_trials": len(train), "n_voxels": train.n_voxels, "provenance": dict(train.provenance)}
         with atomic_directory(folder) as temporary:
             model.save(temporary)
             write_json(temporary / "fit.json", facts)
+        shutil.rmtree(scratch, ignore_errors=True)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -356,9 +387,23 @@ def _reconstruct(adapter: Adapter, trials: Trials, cell: Cell, progress: Progres
         seed = int(digest(cell.seed, int(repeat)), 16) % 2**32
         parts.append(adapter.reconstruct(rows, n_samples=cell.n_samples, seed=seed, progress=progress))
     images = np.concatenate([part.images for part in parts], axis=1)
+    # embeddings are left out: there is one per target, and these would be one per trial
+    captions = tuple(sum(rows, start=()) for rows in zip(*(part.captions for part in parts), strict=True))
     return Reconstructions(
-        images, parts[0].targets, attributes={"samples": "repeats x samples, single trials"}
+        images,
+        parts[0].targets,
+        captions=captions,
+        attributes={"samples": "repeats x samples, single trials"},
     )
+
+
+def _with_gallery(
+    recon: Reconstructions, adapter: Adapter, stimuli: Stimuli, progress: Progress
+) -> Reconstructions:
+    """Add the embeddings of all images of the split, from which retrieval chooses."""
+    ids = tuple(sorted(stimuli.has_image))
+    gallery = adapter.embed(stimuli, ids, progress=progress)
+    return replace(recon, gallery=gallery, gallery_ids=ids) if gallery else recon
 
 
 def summaries(results: Sequence[CellResult]) -> list[pa.Table]:

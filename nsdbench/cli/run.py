@@ -48,16 +48,8 @@ def run(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Determines every draw.")] = 0,
     dataset: options.DatasetName = "auto",
     data_dir: options.DataDir = None,
-    beta_version: Annotated[
-        str,
-        typer.Option(metavar="VERSION", rich_help_panel=options.DATA, help="b1, b2 or b3 (GLMdenoise_RR)."),
-    ] = "b3",
-    core_norm: Annotated[
-        str,
-        typer.Option(
-            metavar="NORM", rich_help_panel=options.DATA, help="Core NSD: train_stats, session_z or none."
-        ),
-    ] = "train_stats",
+    beta_version: options.BetaVersion = "b3",
+    core_norm: options.CoreNorm = "train_stats",
     shared: Annotated[
         int,
         typer.Option(
@@ -102,6 +94,15 @@ def run(
     out: options.Out = Path("runs"),
     leaderboard: options.Board = None,
     cache: options.Cache = None,
+    train_trials: options.TrainTrials = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            rich_help_panel=options.FITS,
+            help="Begin fits from a pretraining, see `nsdbench pretrain`.",
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Recompute instead of reusing what is there.")
     ] = False,
@@ -114,16 +115,21 @@ def run(
     """Fit models on core NSD, reconstruct seen and imagined targets, score them, update the leaderboard.
 
     The same command continues an interrupted run and reuses a finished one.
+    Results of fits on some of the trials, or from a pretraining, are filed and
+    shown as a preset of their own, such as mini+195trials.
     """
     from nsdbench import protocol, runner
     from nsdbench.adapters import registry
     from nsdbench.adapters.base import Context
     from nsdbench.data import LoadOptions
+    from nsdbench.starts import Recipe
 
     # whatever can be refused without the data is refused before a data set is simulated
     models, splits, used = registry.expand(model), protocol.expand_splits(split), options.pick_device(device)
     for name in models:
-        registry.load(name)
+        Recipe(start, train_trials).require(registry.load(name), preset)
+    if subject is not None:
+        protocol.subject_numbers(subject)
     preparation: dict[str, Any] = {  # LoadOptions refuses unknown values
         "beta_version": beta_version,
         "core_norm": core_norm,
@@ -151,7 +157,8 @@ def run(
         preset=preset,
         n_samples=samples,
         seed=seed,
-        context=Context(used, weights_dir),
+        context=Context(used, weights_dir, start),
+        train_trials=train_trials,
         fresh=fresh,
     )
     if plan:

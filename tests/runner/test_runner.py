@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nsdbench import leaderboard, runner
 from nsdbench.adapters import registry
@@ -26,6 +27,7 @@ from nsdbench.manifest import read_manifest
 from nsdbench.reconstructions import load as load_reconstructions
 from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
+from nsdbench.types import Progress, Reconstructions, Stimuli, Trials
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,40 @@ def test_every_cell_ends_complete_with_scores_and_manifest(dataset: Dataset, req
         recon = load_reconstructions(result.cell.folder / "reconstructions.h5")
         assert recon.n_samples == (2 if result.cell.key.model == "random_image" else 1)
         assert set(result.run.items["split"].to_pylist()) == {result.cell.key.split}
+
+
+class Seer(MeanImage):
+    """Decodes embeddings (the truth, of all things) and captions beside its image."""
+
+    name = "seer"
+
+    def generate(self, trials: Trials, n_samples: int, seed: int, progress: Progress) -> Reconstructions:
+        recon = super().generate(trials, n_samples, seed, progress)
+        captions = (("a bird by the sea",) * n_samples,) * recon.n_targets
+        return replace(recon, embeddings=self.embed(None, recon.targets), captions=captions)  # type: ignore[arg-type]
+
+    def embed(
+        self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        return {"letters": np.array([[ord(c) for c in id] for id in ids], np.float32)}
+
+
+def test_what_a_model_gives_besides_images_is_kept_scored_and_resumed(
+    dataset: Dataset, request_: RunRequest, foreign: Register
+) -> None:
+    foreign(Seer)
+    extra = ("retrieval_image_top1", "caption_rouge1")
+    wider = replace(request_.scoring, metrics=("pixcorr",), where_possible=extra)
+    request = replace(request_, models=("mean_image", "seer"), splits=("vision",), scoring=wider)
+    plain, seer = runner.execute(dataset, request)
+    assert set(plain.run.items["metric"].to_pylist()) == {"pixcorr"}
+    assert set(seer.run.items["metric"].to_pylist()) == {"pixcorr", *extra}
+    recon = load_reconstructions(seer.cell.folder / "reconstructions.h5")
+    assert recon.gallery_ids == recon.targets
+    assert np.array_equal(recon.gallery["letters"], recon.embeddings["letters"])
+    rows = [row for row in seer.run.items.to_pylist() if row["metric"] == "retrieval_image_top1"]
+    assert [row["value"] for row in rows] == [1.0] * 24
+    assert all(result.reused for result in runner.execute(dataset, request))
 
 
 def test_the_same_request_is_reused_without_touching_a_file(dataset: Dataset, request_: RunRequest) -> None:
