@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/nsdbench run --model brain_diffuser,takagi,icnn,ridge,mean_image,random_image --subject 1 --split both --dataset sim --cache demo/cache --out demo/runs
+	$(BIN)/nsdbench run --model mindeye2,mindeye1,brain_diffuser,takagi,icnn,ridge,mean_image,random_image --subject 1 --split both --dataset sim --cache demo/cache --out demo/runs
 	$(BIN)/nsdbench compare demo/runs
 
 # One thread per test process: two processes with two threads each are slower on two cores than two with one.

@@ -13,7 +13,15 @@ from nsdbench import reconstructions
 from nsdbench.data import Dataset
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "pictures" / "sim-gallery.png"
-MODELS = ("brain_diffuser-mini", "takagi-mini", "icnn-mini", "ridge-standard", "random_image-standard")
+MODELS = (
+    "mindeye2-mini",
+    "mindeye1-mini",
+    "brain_diffuser-mini",
+    "takagi-mini",
+    "icnn-mini",
+    "ridge-standard",
+    "random_image-standard",
+)
 SPLITS = ("vision", "imagery")
 TILE, LABEL, GAP = 80, 150, 6
 
