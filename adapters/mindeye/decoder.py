@@ -36,6 +36,8 @@ from nsdbench.types import Embeddings, JsonScalar, Progress, Silent, Stimuli, Tr
 FACTS, SCALING = "model.json", "scaling.npz"
 STANDARDIZED = ("run_z", "session_z", "train_stats", "core_train_stats")
 """``normalization`` of betas that a published checkpoint can read."""
+VOXELS = {"roi": "nsdgeneral", "voxel_order": "xyz_c"}
+"""Which voxels, and in which order, published checkpoints read."""
 Float = NDArray[np.float32]
 Brains = Mapping[str, nn.Module]
 """The networks that read betas, by name."""
@@ -251,16 +253,11 @@ class MindEye(Adapter):
         Raises
         ------
         DataError
-            If a published checkpoint is given betas that are not standardized.
+            If a published checkpoint is given betas that are not standardized, or other voxels or another order of them.
         """
         betas = trials.betas
         if self.scaling is None:
-            found = trials.provenance.get("normalization")
-            if found not in STANDARDIZED:
-                raise DataError(
-                    f"the published {self.name} reads standardized betas, and the normalization of these is {found}",
-                    remedy="Use the default preparation: --core-norm train_stats, --imagery-norm run_z.",
-                )
+            _require_published_form(self.name, trials)
         elif not is_standardized(trials):
             betas = self.scaling(betas)
         return torch.tensor(betas, device=self.context.device)
@@ -301,6 +298,21 @@ def small(images: Tensor, side: int) -> Tensor:
 def rough_latents(autoencoder: Autoencoder, images: Tensor, side: int) -> Tensor:
     """Return the latents of small versions of images in [0, 1], without the draw of the autoencoder."""
     return autoencoder.encode(small(images, side) * 2 - 1).float()
+
+
+def _require_published_form(name: str, trials: Trials) -> None:
+    found = trials.provenance.get("normalization")
+    if found not in STANDARDIZED:
+        raise DataError(
+            f"the published {name} reads standardized betas, and the normalization of these is {found}",
+            remedy="Use the default preparation: --core-norm train_stats, --imagery-norm run_z.",
+        )
+    for choice, published in VOXELS.items():
+        if trials.provenance.get(choice, published) != published:
+            raise DataError(
+                f"the published {name} was trained with {choice} {published}, these betas have "
+                f"{trials.provenance[choice]}"
+            )
 
 
 def _require_same_voxels(expected: int | None, trials: Trials) -> None:

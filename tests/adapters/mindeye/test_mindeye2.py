@@ -518,6 +518,9 @@ def test_a_published_decoder_refuses_other_voxels_and_betas_that_are_not_standar
     raw = scenes.dataset.trials(1, "vision", LoadOptions(imagery_norm="none"))
     with pytest.raises(DataError, match="reads standardized betas, and the normalization of these is none"):
         model.reconstruct(raw)
+    turned = scenes.dataset.trials(1, "vision", LoadOptions(voxel_order="zyx_c"))
+    with pytest.raises(DataError, match="trained with voxel_order xyz_c, these betas have zyx_c"):
+        model.reconstruct(turned)
 
 
 def test_a_preset_that_has_to_be_fitted_cannot_adopt() -> None:
