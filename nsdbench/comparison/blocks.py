@@ -14,6 +14,8 @@ from nsdbench.comparison.gap import Gap
 from nsdbench.schema import VARIANT
 
 Record = dict[str, Any]
+RETRAINED = "retrained"
+"""Preset whose results must not pass for those of the checkpoint that the authors published."""
 
 FLOORS = ("mean_image", "random_image")
 _SETTINGS = (
@@ -173,7 +175,8 @@ def by_rank(members: Sequence[Line]) -> list[tuple[Line, float | None]]:
 def labels(row: Mapping[str, Any]) -> list[str]:
     """Return what must be said beside a value: simulated data, untrained networks, unusual fits, incomplete targets."""
     found = [row["status"]] if row["status"] in ("simulated", "untrained") else []
-    found += row["preset"].split(VARIANT)[1:]
+    preset, *unusual = row["preset"].split(VARIANT)
+    found += [preset, *unusual] if preset == RETRAINED else unusual
     full = {"AB": 12, "A": 6, "B": 6}.get(row["stimulus_set"]) or summary.pool_size(row["pool"])
     incomplete = full is not None and row["n_targets"] is not None and row["n_targets"] < full
     return found + (["partial"] if incomplete or row["n_items_null"] else [])

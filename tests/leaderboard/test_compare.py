@@ -454,3 +454,18 @@ def test_subjects_scored_with_different_metrics_are_averaged_where_both_have_one
 def test_markdown_takes_no_name_for_html() -> None:
     grid = Grid("a <script>", ("model",), (Band((("<b>x</b>",),), "from <i>"),))
     assert "<" not in tables.markdown(grid).replace("&lt;", "")
+
+
+@pytest.mark.parametrize(
+    ("preset", "told"),
+    [
+        ("published", []),
+        ("mini", []),
+        ("retrained", ["retrained"]),
+        ("retrained+750trials", ["retrained", "750trials"]),
+        ("mini+195trials+pretrained-2-5-7-abcdef", ["195trials", "pretrained-2-5-7-abcdef"]),
+    ],
+)
+def test_a_preset_is_told_where_it_is_not_the_usual_one(preset: str, told: list[str]) -> None:
+    row = {"status": "measured", "stimulus_set": "AB", "pool": "AB12", "n_targets": 12, "n_items_null": 0}
+    assert labels(row | {"preset": preset}) == told
