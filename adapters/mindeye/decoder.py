@@ -175,11 +175,17 @@ class MindEye(Adapter):
     @classmethod
     def load(cls, folder: Path, preset: str | None = None, context: Context | None = None) -> Self:
         adapter = cls(preset, context)
+        wanted = "n_voxels" if cls.learns(adapter.preset) else "checkpoint_of_subject"
         facts = read_json(folder / FACTS)
+        if not isinstance(facts, dict) or not isinstance(facts.get(wanted), int):
+            raise DataError(
+                f"{folder / FACTS} is not what a fit of {cls.name}-{adapter.preset} wrote",
+                remedy="Delete the folder and fit the model again.",
+            )
         if not cls.learns(adapter.preset):
-            adapter.adopt(int(facts["checkpoint_of_subject"]))
+            adapter.adopt(facts[wanted])
             return adapter
-        adapter.n_voxels = int(facts.pop("n_voxels"))
+        adapter.n_voxels = facts.pop(wanted)
         adapter.facts = facts
         adapter.scaling = load_arrays(folder / SCALING, Scaling)
         adapter.brains = {

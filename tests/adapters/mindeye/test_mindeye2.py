@@ -175,6 +175,13 @@ def test_a_stored_decoder_reconstructs_the_same(
     assert not any(p.requires_grad for p in loaded.brains[BRAIN].parameters())
 
 
+@pytest.mark.parametrize("damaged", ["[]", "{}", '{"n_voxels": "many"}', "no JSON"])
+def test_a_damaged_record_of_a_fit_is_named(damaged: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(damaged)
+    with pytest.raises(DataError, match=r"model\.json"):
+        Small.load(tmp_path)
+
+
 def test_outputs_are_averaged_over_repeats_which_matters_for_all_but_the_affine_trunk(
     fitted: Small, scenes: Any
 ) -> None:
