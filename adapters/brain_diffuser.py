@@ -266,16 +266,17 @@ class BrainDiffuser(Adapter):
         n_samples, seed : int
         progress : Progress, optional
         """
-        side, device = self.chosen.side, self.context.device
-        images = np.empty((len(targets), n_samples, side, side, 3), np.uint8)
-        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
-        for row, samples, noise in draws.batches(progress or Silent(), self.name):
+        device = self.context.device
+
+        def make(row: int, _: slice, noise: ItemNoise) -> Images:
             latents, image, text = (
                 torch.from_numpy(np.asarray(part[row : row + 1], np.float32)).to(device)
                 for part in (features.latents, features.image, features.text)
             )
-            images[row, samples] = self._images(latents, image, text, noise)
-        return images
+            return self._images(latents, image, text, noise)
+
+        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
+        return draws.images(self.chosen.side, make, progress or Silent(), self.name)
 
     @torch.no_grad()
     def _images(self, latents: Tensor, image: Tensor, text: Tensor, noise: ItemNoise) -> Images:

@@ -1,12 +1,15 @@
-"""Random numbers of reconstructions, a few samples of one target at a time."""
+"""Images of reconstructions, a few samples of one target at a time, each from random numbers of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from nsdbench.adapters.base import item_rng
 from nsdbench.adapters.nets.noise import ItemNoise
+from nsdbench.adapters.nets.pixels import Images
 from nsdbench.types import Progress
 
 
@@ -32,11 +35,26 @@ class Draws:
     at_once: int
     device: str
 
-    def batches(self, progress: Progress, label: str) -> Iterator[tuple[int, slice, ItemNoise]]:
-        """Yield the row of a target, a range of its samples, and their noise: each sample has its own source."""
+    def images(
+        self, side: int, make: Callable[[int, slice, ItemNoise], Images], progress: Progress, label: str
+    ) -> Images:
+        """Return all images, uint8 (n_targets, n_samples, side, side, 3).
+
+        Parameters
+        ----------
+        side : int
+            Pixels per side.
+        make : callable
+            From the row of a target, a range of its samples, and their noise (each sample has its own source) to their
+            images, uint8 (n, side, side, 3).
+        progress : Progress
+        label : str
+        """
+        images = np.empty((len(self.targets), self.n_samples, side, side, 3), np.uint8)
         starts = range(0, self.n_samples, self.at_once)
         pieces = [(row, start) for row in range(len(self.targets)) for start in starts]
         for row, start in progress.track(pieces, label):
-            samples = range(start, min(start + self.at_once, self.n_samples))
-            rngs = [item_rng(self.seed, self.targets[row], k) for k in samples]
-            yield row, slice(samples.start, samples.stop), ItemNoise(rngs, self.device)
+            samples = slice(start, min(start + self.at_once, self.n_samples))
+            rngs = [item_rng(self.seed, self.targets[row], k) for k in range(samples.start, samples.stop)]
+            images[row, samples] = make(row, samples, ItemNoise(rngs, self.device))
+        return images

@@ -32,6 +32,7 @@ from nsdbench.adapters.inversion import (
     spread,
 )
 from nsdbench.adapters.nets import vgg
+from nsdbench.adapters.nets.noise import ItemNoise
 from nsdbench.adapters.nets.pixels import BICUBIC, Images, resized
 from nsdbench.adapters.scaling import Scaling, is_standardized
 from nsdbench.adapters.stimuli import batches, images_of
@@ -217,14 +218,15 @@ class Icnn(Adapter):
         progress : Progress, optional
         """
         network, maker, device = self.networks.vgg, self.networks.generator, self.context.device
-        images = np.empty((len(targets), n_samples, maker.config.crop, maker.config.crop, 3), np.uint8)
-        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
-        for row, samples, noise in draws.batches(progress or Silent(), self.name):
+
+        def make(row: int, _: slice, noise: ItemNoise) -> Images:
             wanted = {name: torch.from_numpy(f[row : row + 1]).to(device) for name, f in features.items()}
             found = invert(maker, network, wanted, noise.normal(maker.config.dense[0]), self.chosen.loop)
             pixels = network.grey_levels(found).permute(0, 2, 3, 1).cpu().numpy()
-            images[row, samples] = [display(one, self.chosen.percent) for one in pixels]
-        return images
+            return np.stack([display(one, self.chosen.percent) for one in pixels])
+
+        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
+        return draws.images(maker.config.crop, make, progress or Silent(), self.name)
 
     def _training_features(
         self, stimuli: Stimuli, ids: Sequence[str], progress: Progress

@@ -234,13 +234,14 @@ class Takagi(Adapter):
         n_samples, seed : int
         progress : Progress, optional
         """
-        side, device = self.chosen.side, self.context.device
-        images = np.empty((len(targets), n_samples, side, side, 3), np.uint8)
-        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
-        for row, samples, noise in draws.batches(progress or Silent(), self.name):
+        device = self.context.device
+
+        def make(row: int, _: slice, noise: ItemNoise) -> Images:
             z, c = (torch.from_numpy(values[row : row + 1]).to(device) for values in (features.z, features.c))
-            images[row, samples] = self._images(z, c, noise)
-        return images
+            return self._images(z, c, noise)
+
+        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
+        return draws.images(self.chosen.side, make, progress or Silent(), self.name)
 
     @torch.no_grad()
     def _images(self, z: Tensor, c: Tensor, noise: ItemNoise) -> Images:

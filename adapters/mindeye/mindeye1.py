@@ -257,10 +257,9 @@ class MindEye1(MindEye):
         n_samples, seed : int
         progress : Progress, optional
         """
-        side, device = self.chosen.side, self.context.device
-        images = np.empty((len(targets), n_samples, side, side, 3), np.uint8)
-        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
-        for row, samples, noise in draws.batches(progress or Silent(), self.name):
+        device = self.context.device
+
+        def make(row: int, _: slice, noise: ItemNoise) -> Images:
             tokens, wanted, latents = (
                 torch.from_numpy(values[row : row + 1]).to(device)
                 for values in (features.tokens, features.wanted, features.latents)
@@ -268,8 +267,10 @@ class MindEye1(MindEye):
             many = noise.spread(self.chosen.candidates)
             if features.decoded:
                 tokens = self._drawn(tokens, many)
-            images[row, samples] = self._chosen_images(tokens, wanted, latents, many)
-        return images
+            return self._chosen_images(tokens, wanted, latents, many)
+
+        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
+        return draws.images(self.chosen.side, make, progress or Silent(), self.name)
 
     def _drawn(self, condition: Tensor, noise: ItemNoise) -> Tensor:
         """Return tokens that the prior draws, (n, tokens, channels), in units of the norm of their first."""

@@ -370,11 +370,9 @@ class MindEye2(MindEye):
         captions : tuple of tuple of str
             By target, then sample.
         """
-        side, device = self.chosen.side, self.context.device
-        images = np.empty((len(targets), n_samples, side, side, 3), np.uint8)
-        captions = [[""] * n_samples for _ in targets]
-        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
-        for row, samples, noise in draws.batches(progress or Silent(), self.name):
+        device, captions = self.context.device, [[""] * n_samples for _ in targets]
+
+        def make(row: int, samples: slice, noise: ItemNoise) -> Images:
             tokens, latents = (
                 torch.from_numpy(values[row : row + 1]).to(device)
                 for values in (features.tokens, features.latents)
@@ -383,7 +381,10 @@ class MindEye2(MindEye):
             if features.decoded:
                 tokens = self._drawn(tokens, noise)
             captions[row][samples], found = self._redrawn(tokens, blurry, noise)
-            images[row, samples] = from_signed((found + blend * (blurry - found)) * 2 - 1)
+            return from_signed((found + blend * (blurry - found)) * 2 - 1)
+
+        draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
+        images = draws.images(self.chosen.side, make, progress or Silent(), self.name)
         return images, tuple(tuple(row) for row in captions)
 
     def _drawn(self, condition: Tensor, noise: ItemNoise) -> Tensor:

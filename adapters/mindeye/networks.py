@@ -13,14 +13,14 @@ from nsdbench.adapters.base import Context
 from nsdbench.adapters.nets import bigg, captioner, clip, clip_published, prompts, sdxl, vgg, vicregl
 from nsdbench.adapters.nets.autoencoder import Autoencoder, mini_autoencoder, published_autoencoder
 from nsdbench.adapters.nets.captioner import Describer
-from nsdbench.adapters.nets.checkpoints import filled, mini, on_meta, published_dtype, registered_state
+from nsdbench.adapters.nets.checkpoints import mini, published_dtype
 from nsdbench.adapters.nets.euler import EulerSampling
 from nsdbench.adapters.nets.unclip import Refiner, Unclip
 from nsdbench.adapters.nets.unet import MiniDenoiser
 from nsdbench.adapters.nets.unipc import UniPCSampling
 from nsdbench.adapters.nets.variation import Variation
 from nsdbench.adapters.nets.variation import image_tokens as variation_tokens
-from nsdbench.adapters.nets.versatile import PublishedDenoiser, unet
+from nsdbench.adapters.nets.versatile import versatile_images
 
 VERSATILE_UNET, VERSATILE_VAE = "versatile-diffusion-image-unet", "versatile-diffusion-vae"
 ROUGH_VAE = "sd-image-variations-vae"
@@ -93,8 +93,7 @@ def published_networks1(context: Context, sampling: UniPCSampling, side: int) ->
     """
     where, device = context.weights_dir, context.device
     dtype = published_dtype(device)
-    state = registered_state(VERSATILE_UNET, where)
-    denoiser = PublishedDenoiser(filled(on_meta(unet), state, VERSATILE_UNET, device=device, dtype=dtype))
+    denoiser = versatile_images(where, device=device, dtype=dtype)
     autoencoder = published_autoencoder(VERSATILE_VAE, where, device=device, dtype=dtype)
     model = clip_published.load(where, device)
     nothing = torch.zeros(1, 257, 768, device=device)

@@ -17,6 +17,7 @@ from nsdbench import weights
 from nsdbench.adapters.nets.autoencoder import Autoencoder, present_names, published_vae
 from nsdbench.adapters.nets.checkpoints import filled, on_meta, registered_state
 from nsdbench.adapters.nets.euler import noise_scales
+from nsdbench.adapters.nets.versatile import PublishedDenoiser
 from nsdbench.errors import WeightsError
 from nsdbench.safeload import load_checkpoint, load_state
 
@@ -71,8 +72,8 @@ def _unet(**conditions: Any) -> nn.Module:
     return network
 
 
-class SizedDenoiser(nn.Module):
-    """A UNet that is told sizes, behind the interface of :class:`nsdbench.adapters.nets.ddim.Denoiser`.
+class SizedDenoiser(PublishedDenoiser):
+    """A published UNet that is told sizes.
 
     Parameters
     ----------
@@ -84,17 +85,8 @@ class SizedDenoiser(nn.Module):
     sizes: Tensor
 
     def __init__(self, unet: nn.Module, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.unet = unet
+        super().__init__(unet)
         self.register_buffer("sizes", torch.tensor([sizes], dtype=torch.float32), persistent=False)
-
-    def image_condition(self, tokens: Tensor) -> Tensor:
-        """Return the tokens as they are."""
-        return tokens
-
-    def text_condition(self, tokens: Tensor, *, states: bool = False) -> Tensor:
-        """Return the tokens as they are."""
-        return tokens
 
     def forward(
         self,
