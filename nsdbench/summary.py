@@ -138,7 +138,7 @@ def summarize(
             if not np.isnan(low):
                 rows[i] |= {"ci_low": float(low), "ci_high": float(high), "ci_level": LEVEL}
                 rows[i] |= {
-                    "ci_method": "bca",
+                    "ci_method": "bca_t",
                     "ci_unit": "target",
                     "n_resamples": n_resamples,
                     "stats_seed": seed,

@@ -105,7 +105,7 @@ def test_intervals_are_those_of_the_target_scores(make_items: Make, noisy: Any, 
     found = stats.bca(np.array([scores]), seed=3, n_resamples=1000)
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((found.low[0], found.high[0]))
     assert (row["ci_method"], row["ci_unit"], row["n_resamples"], row["stats_seed"]) == (
-        "bca",
+        "bca_t",
         "target",
         1000,
         3,
