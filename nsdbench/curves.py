@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nsdbench import similarity
 from nsdbench.errors import UsageError
 from nsdbench.metrics.identification import m_way, median_rank_percentile, ranks, top_q
 from nsdbench.metrics.profiles import DEFAULT
-from nsdbench.scoring import load_similarity
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ def curve(folder: Path, metric: str, *, profile: str = DEFAULT, q: int = 5) -> C
     UsageError
         If the metric was not scored, or compares single pairs only, or the pool has one image.
     """
-    path = folder / f"similarity-{profile}.npz"
-    matrices = load_similarity(path)
-    if metric not in matrices:
-        known = ", ".join(sorted(matrices)) or "none"
+    path = folder / similarity.file_name(profile)
+    found = similarity.read(path)
+    if metric not in found.matrices:
+        known = ", ".join(sorted(found.matrices)) or "none"
         raise UsageError(f"{path} holds no similarities of {metric!r}", remedy=f"There are: {known}.")
-    similarity = matrices[metric]
-    n, _, n_samples = similarity.shape
+    r = found.matrices[metric]
+    n, _, n_samples = r.shape
     if n < 2:
         raise UsageError(f"{path}: identification needs two ground truths or more")
-    with np.load(path, allow_pickle=False) as archive:
-        row = np.searchsorted(archive["pool_ids"], archive["targets"])  # both are in ascending order
-    k = ranks(similarity.reshape(n, -1), np.repeat(row, n_samples))
+    k = ranks(r.reshape(n, -1), np.repeat(found.truth_row, n_samples))
+    rivals, counts = np.unique(k, return_counts=True)  # few differ, so that a pool of 1000 takes no time
+    share = counts / len(k)
     m = tuple(range(2, n + 1))
     return Curve(
         m,
-        tuple(float(m_way(k, n, size).mean()) for size in m),
-        tuple(float(top_q(k, n, size, min(q, size)).mean()) for size in m),
+        tuple(float(m_way(rivals, n, size) @ share) for size in m),
+        tuple(float(top_q(rivals, n, size, min(q, size)) @ share) for size in m),
         q,
         median_rank_percentile(k, n),
     )

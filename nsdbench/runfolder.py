@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nsdbench import byproducts, leaderboard
+from nsdbench import byproducts, leaderboard, similarity
 from nsdbench.errors import DataError, LeaderboardError
 from nsdbench.manifest import RunManifest, read_manifest
 from nsdbench.metrics import registry
-from nsdbench.scoring import Scored, ScoreSettings, load_similarity, save_similarity, score
+from nsdbench.scoring import Scored, ScoreSettings, score
 from nsdbench.store import locked, sha256_file
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
 
@@ -151,11 +151,12 @@ def _save_matrices(
 ) -> None:
     """Write the similarity matrices of one profile and remove those that belong to no score any more."""
     valid = set(_definitions(items))
-    for path in folder.glob("similarity-*.npz"):
+    for path in folder.glob(similarity.file_name("*")):
         name = path.stem.removeprefix("similarity-")
         if not any(definition[1] == name for definition in valid):
             path.unlink()
-    path = folder / f"similarity-{profile}.npz"
-    old = load_similarity(path) if there and path.is_file() else {}
+    path = folder / similarity.file_name(profile)
+    old = similarity.read(path).matrices if there and path.is_file() else {}
     kept = {metric: r for metric, r in old.items() if (metric, profile) in valid}
-    save_similarity(path, replace(scored, similarity={**kept, **scored.similarity}))
+    found = similarity.Similarities({**kept, **scored.similarity}, scored.pool_ids, scored.targets)
+    similarity.write(path, found)

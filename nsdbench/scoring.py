@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from nsdbench import byproducts, weights
-from nsdbench.errors import DataError, ReconstructionError, UsageError, WeightsError
+from nsdbench.errors import ReconstructionError, UsageError, WeightsError
 from nsdbench.itemscores import ALONE, ItemScores, pools, table, undefined
 from nsdbench.measurement import Evidence, Method, Pairing, measure
 from nsdbench.metrics import registry
@@ -24,7 +22,7 @@ from nsdbench.metrics.identification import two_way
 from nsdbench.metrics.metric import ByPair, ImageMetric
 from nsdbench.metrics.profiles import DEFAULT, Profile, profile
 from nsdbench.schema import RunKey
-from nsdbench.store import atomic_path, cache_root
+from nsdbench.store import cache_root
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
 
 if TYPE_CHECKING:
@@ -296,31 +294,3 @@ def _identify(
         if len(rows) > 1:
             floors[columns] = 0.5 - rules.self_comparison / (len(rows) - 1)
     return values, floors
-
-
-def save_similarity(path: Path, scored: Scored) -> None:
-    """Write the correlation matrices of ``scored`` as ``.npz``, atomically.
-
-    Entries are ``r/<metric>`` (float64, ground truths x targets x samples), ``pool_ids`` and ``targets``.
-    """
-    arrays: dict[str, Any] = {f"r/{metric}": r for metric, r in scored.similarity.items()}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, pool_ids=np.array(scored.pool_ids), targets=np.array(scored.targets), **arrays)
-
-
-def load_similarity(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Return the matrices that :func:`save_similarity` wrote, by metric.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, or something else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name.removeprefix("r/"): archive[name] for name in archive.files if name.startswith("r/")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} holds no readable similarity matrices ({error})",
-            remedy="Delete it; what is scored from then on has its matrices again.",
-        ) from error

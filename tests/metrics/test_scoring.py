@@ -20,7 +20,7 @@ from nsdbench.metrics.identification import two_way
 from nsdbench.metrics.profiles import PROFILES
 from nsdbench.metrics.resize import Views
 from nsdbench.schema import ITEMS, ITEMS_UNIQUE, RunKey
-from nsdbench.scoring import Scored, ScoreSettings, load_similarity, pools, save_similarity, score
+from nsdbench.scoring import Scored, ScoreSettings, pools, score
 from nsdbench.types import Reconstructions, Stimuli
 
 AB = tuple(f"{s}{i}" for s in "AB" for i in range(1, 7))
@@ -347,21 +347,6 @@ def test_weights_and_untrained_networks_are_reported(run: Scorer, stimuli: Stimu
     assert run(noisy(stimuli), stimuli, "clip").untrained
     assert not run(noisy(stimuli), stimuli, "clip", nets=trained).untrained
     assert run(noisy(stimuli), stimuli, "clip").weights_ids == ("tiny",)
-
-
-def test_similarity_survives_a_round_trip(run: Scorer, stimuli: Stimuli, tmp_path: Path) -> None:
-    scored = run(noisy(stimuli), stimuli, "pixcorr", "gabor_2way")
-    save_similarity(tmp_path / "similarity.npz", scored)
-    loaded = load_similarity(tmp_path / "similarity.npz")
-    assert loaded.keys() == {"pixcorr", "gabor_2way"}
-    assert all(np.array_equal(loaded[metric], r) for metric, r in scored.similarity.items())
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x04K\x01."])
-def test_a_damaged_similarity_file_is_a_data_error(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "similarity.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"similarity\.npz"):
-        load_similarity(tmp_path / "similarity.npz")
 
 
 def test_a_ground_truth_that_is_not_square_is_refused_by_name(run: Scorer) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsdbench import runner
+from nsdbench import runner, similarity
 from nsdbench.curves import curve
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import DataError, UsageError
 from nsdbench.runner import RunRequest
-from nsdbench.scoring import ScoreSettings, load_similarity
+from nsdbench.scoring import ScoreSettings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -46,7 +46,7 @@ def test_the_first_point_is_two_way_identification(run: runner.CellResult) -> No
 
 
 def test_every_point_equals_the_count_over_all_sets_of_distractors(run: runner.CellResult) -> None:
-    r = load_similarity(run.cell.folder / "similarity-nsdbench-v1.npz")["pixel_2way"]
+    r = similarity.read(run.cell.folder / "similarity-nsdbench-v1.npz").matrices["pixel_2way"]
     found = curve(run.cell.folder, "pixel_2way", q=2)
     for m in (2, 4, 12):
         wins, short_list = [], []

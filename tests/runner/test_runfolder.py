@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsdbench import leaderboard, reconstructions, runfolder
+from nsdbench import leaderboard, reconstructions, runfolder, similarity
 from nsdbench.errors import DataError
 from nsdbench.manifest import RunManifest, read_manifest
 from nsdbench.runfolder import StoredRun
 from nsdbench.schema import Provenance, RunKey
-from nsdbench.scoring import ScoreSettings, load_similarity
+from nsdbench.scoring import ScoreSettings
 from nsdbench.store import locked, sha256_file
 from nsdbench.types import Reconstructions, Stimuli
 
@@ -61,7 +61,7 @@ def test_metrics_that_another_process_added_meanwhile_are_kept(score: Score, tmp
     score("pixcorr")
     score("gabor_2way", before=None)  # began when nothing was there
     assert names(runfolder.stored(tmp_path / "run")) == {"pixcorr", "gabor_2way"}
-    assert load_similarity(tmp_path / "run" / "similarity-nsdbench-v1.npz").keys() == {
+    assert similarity.read(tmp_path / "run" / "similarity-nsdbench-v1.npz").matrices.keys() == {
         "pixcorr",
         "gabor_2way",
     }
@@ -97,7 +97,9 @@ def test_a_run_lacks_what_its_model_gives_until_it_is_scored(
     after = runfolder.score_folder(tmp_path, before.manifest, before, full, described, wider)
     assert names(after) == {"pixcorr", *EXTRA}
     assert runfolder.missing_metrics(after, wider) == ()
-    assert load_similarity(tmp_path / "similarity-nsdbench-v1.npz")["retrieval_image_top1"].shape == (3, 2, 1)
+    assert similarity.read(tmp_path / "similarity-nsdbench-v1.npz").matrices[
+        "retrieval_image_top1"
+    ].shape == (3, 2, 1)
 
 
 def test_scores_of_other_reconstructions_are_not_added_to(score: Score, tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_matrices_of_scores_that_are_gone_are_removed(score: Score, tmp_path: Pa
 
 def test_matrices_of_another_profile_stay_with_their_scores(score: Score, tmp_path: Path) -> None:
     score("gabor_2way", before=score("pixcorr", profile="mindeye"))
-    found = {path.stem: set(load_similarity(path)) for path in (tmp_path / "run").glob("*.npz")}
+    found = {path.stem: set(similarity.read(path).matrices) for path in (tmp_path / "run").glob("*.npz")}
     assert found == {"similarity-mindeye": {"pixcorr"}, "similarity-nsdbench-v1": {"gabor_2way"}}
 
 

@@ -1,0 +1,83 @@
+"""The similarity matrices of a run: every reconstruction against every ground truth of its pool, per metric."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsdbench.errors import DataError
+from nsdbench.store import atomic_path
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """What identification, and every test of it, is a function of.
+
+    Attributes
+    ----------
+    matrices : mapping of str to float64 array of shape (n_pool, n_targets, n_samples)
+        Per metric; alternatives in rows, 0 where undefined. Retrieval has one "sample".
+    pool_ids, targets : tuple of str
+        Stimulus ids of the first and second axis, ascending; the targets are among the pool.
+    """
+
+    matrices: Mapping[str, NDArray[np.float64]]
+    pool_ids: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    @property
+    def truth_row(self) -> NDArray[np.int64]:
+        """Row of each target in the pool."""
+        place = {stimulus: row for row, stimulus in enumerate(self.pool_ids)}
+        return np.array([place[target] for target in self.targets], np.int64)
+
+
+def file_name(profile: str) -> str:
+    """Return the name of the file in a run folder that holds the matrices of one metric profile."""
+    return f"similarity-{profile}.npz"
+
+
+def write(path: Path, found: Similarities) -> None:
+    """Write matrices as ``.npz``, atomically: ``r/<metric>`` (float64), ``pool_ids`` and ``targets``."""
+    arrays = {f"r/{metric}": matrix for metric, matrix in found.matrices.items()}
+    names = {"pool_ids": np.array(found.pool_ids), "targets": np.array(found.targets)}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **names, **arrays)
+
+
+def read(path: Path) -> Similarities:
+    """Read what :func:`write` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = Similarities(
+                {name.removeprefix("r/"): archive[name] for name in archive.files if name.startswith("r/")},
+                tuple(archive["pool_ids"].tolist()),
+                tuple(archive["targets"].tolist()),
+            )
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, str(error)) from error
+    axes = (len(found.pool_ids), len(found.targets))
+    if any(matrix.ndim != 3 or matrix.shape[:2] != axes for matrix in found.matrices.values()):
+        raise _damaged(path, "shapes do not fit the ids")
+    if not set(found.targets) <= set(found.pool_ids):
+        raise _damaged(path, "a target is not in the pool")
+    return found
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} holds no readable similarity matrices ({why})",
+        remedy="Delete it; what is scored from then on has its matrices again.",
+    )
