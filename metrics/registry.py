@@ -177,6 +177,32 @@ WHERE_POSSIBLE = ("retrieval_image_top1", "retrieval_brain_top1", "caption_rouge
 """Metrics that are computed by default for every model that gives what they need."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckEntry:
+    """One check for spurious reconstruction: what it asks, for ``nsdbench metrics``, and what it needs besides images."""
+
+    summary: str
+    needs: str = "features"
+
+
+CHECKS: Mapping[str, CheckEntry] = {
+    "within_cluster_2way": CheckEntry("are targets told apart from others of the same cluster or set?"),
+    "cluster_2way_gap": CheckEntry("do distractors of other clusters explain two-way identification?"),
+    "nn_baseline": CheckEntry(
+        "do reconstructions beat the training images nearest to them?", "features, training images"
+    ),
+    "novelty_id": CheckEntry(
+        "is the target nearer to its reconstruction than training images are?", "features, training images"
+    ),
+    "output_rank": CheckEntry("do reconstructions vary in as many dimensions as their targets?"),
+    "recovery_ceiling": CheckEntry(
+        "what would the generator score if features were decoded without error?", "features, generator"
+    ),
+    "set_oracle_floor": CheckEntry("does a decoder that knows only the set or cluster score as much?"),
+}
+"""Checks of a run for spurious reconstruction (``nsdbench inspect``), in the order in which they are shown."""
+
+
 def table() -> dict[str, Entry]:
     """Return all known metrics, built-in first, then those of installed plug-ins (which are imported)."""
     return {**METRICS, **{name: entry(name) for name in sorted(_plugins())}}

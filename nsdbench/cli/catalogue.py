@@ -39,8 +39,9 @@ def models(as_json: AsJson = False, verbose: Verbose = False) -> None:
 
 
 def metrics(as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """List the metrics and the metric profiles."""
+    """List the metrics, the metric profiles and the checks of `nsdbench inspect`."""
     from nsdbench.metrics.profiles import PROFILES
+    from nsdbench.metrics.registry import CHECKS
     from nsdbench.metrics.registry import table as known
 
     entries = known()
@@ -52,6 +53,7 @@ def metrics(as_json: AsJson = False, verbose: Verbose = False) -> None:
                 for n, e in entries.items()
             ],
             "profiles": [{"profile": n, "summary": p.summary} for n, p in PROFILES.items()],
+            "checks": [{"check": n, **asdict(c)} for n, c in CHECKS.items()],
         })  # fmt: skip
         return
     arrow = {"higher": "↑", "lower": "↓"}
@@ -64,6 +66,11 @@ def metrics(as_json: AsJson = False, verbose: Verbose = False) -> None:
     )
     print()
     table(["profile", "what it reproduces"], [[name, p.summary] for name, p in PROFILES.items()])
+    print()
+    table(
+        ["check (nsdbench inspect)", "needs", "what it asks"],
+        [[name, c.needs, c.summary] for name, c in CHECKS.items()],
+    )
 
 
 def check_adapter(
