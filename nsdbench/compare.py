@@ -11,21 +11,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from nsdbench import summary
+from nsdbench import stats, summary
 from nsdbench.comparison import results
 from nsdbench.comparison.blocks import Record, labels, settings
-from nsdbench.comparison.gap import gaps
-from nsdbench.comparison.grids import BYPRODUCTS, gap_grids, published_grids, split_grids
+from nsdbench.comparison.chance import SIGNS, Correction, Settings, chance_tests
+from nsdbench.comparison.conclusions import conclusions
+from nsdbench.comparison.evidence import Evidence, gather
+from nsdbench.comparison.grids import against_grids, gap_grids, published_grids, split_grids
+from nsdbench.comparison.pairs import Pair
+from nsdbench.comparison.scores import ScoreIndex, by_shape
 from nsdbench.comparison.tables import Grid, markdown
 from nsdbench.errors import UsageError
 from nsdbench.metrics.registry import HEADLINE
+from nsdbench.schema import ITEMS
+from nsdbench.types import Progress, Silent
 
 INTERVAL_NOTE = (
     "[low,high] is the 95 % BCa interval over targets: samples are averaged first, subjects and the pool of ground "
     "truths are fixed. Chance is .500 for two-way identification; for other metrics it is what the same "
     "reconstructions score against wrong targets."
+)
+TEST_NOTE = (
+    "Chance is tested by permuting target labels, together for all samples and metrics, subjects independently; p-values "
+    "are corrected over the metrics of a model in one table. Models are compared target by target by sign flips; letters "
+    "are corrected for all pairs of models in a column (Holm)."
+)
+SIGN_NOTE = "Where no similarities are stored (ssim, published scores), chance is tested by sign flips of score minus chance."
+SELECTION_NOTE = (
+    "Corrections are for all metrics, not only for those selected. Conclusions are about all of them; leave out --metric "
+    "and --pool to read them."
 )
 RETRIEVAL_NOTE = (
     "Retrieval: one embedding and one score per target, whatever the number of samples; chance is one over the number "
@@ -49,27 +66,41 @@ class Selection:
         Split ids.
     pools : tuple of str
         Pools of identification metrics. Metrics that look at one pair have none and always stay.
+    models : tuple of str
+        Model ids.
     """
 
     metrics: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> bool:
+        """Whether only some of the scores of a model are looked at."""
+        return bool(self.metrics or self.pools)
+
+    def shows(self, row: Mapping[str, Any]) -> bool:
+        """Return whether the metric and pool of a row are looked at."""
+        names = (row["metric"], row["metric"].removesuffix("_corrected"))
+        return (not self.metrics or any(name in self.metrics for name in names)) and (
+            not self.pools or row["pool"] in (*self.pools, "none")
+        )
 
     def keeps(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row belongs to the selection."""
-        names = (row["metric"], row["metric"].removesuffix("_corrected"))
-        return (
-            (not self.metrics or any(name in self.metrics for name in names))
-            and (not self.splits or row["split"] in self.splits)
-            and (not self.pools or row["pool"] in (*self.pools, "none"))
+        """Return whether the model and split of a row are looked at."""
+        return (not self.splits or row["split"] in self.splits) and (
+            not self.models or row["model"] in self.models
         )
 
     def unknown(self, rows: Iterable[Record]) -> list[str]:
-        """Return the metrics and pools of the selection that no row has: misspelt, or not computed."""
+        """Return the metrics, pools and models of the selection that no row has: misspelt, or not computed."""
         known = {
-            name for row in rows for name in (row["metric"], summary.base_name(row["metric"]), row["pool"])
+            name
+            for row in rows
+            for name in (row["metric"], summary.base_name(row["metric"]), row["pool"], row["model"])
         }
-        return [name for name in (*self.metrics, *self.pools) if name not in known]
+        return [name for name in (*self.metrics, *self.pools, *self.models) if name not in known]
 
 
 @dataclass(frozen=True)
@@ -79,27 +110,72 @@ class Comparison:
     Attributes
     ----------
     rows : list of dict
-        All selected leaderboard rows, each with ``labels`` (``simulated``, ``untrained``, ``partial``).
+        All selected leaderboard rows, each with ``labels`` (``simulated``, ``untrained``, ``partial``). Those that
+        tables show, and those of single subjects, also have the test against chance: ``p``, ``p_corrected``,
+        ``test``, ``n_arrangements``, and for means of subjects ``prevalence_bound`` and ``prevalence_highest`` (share
+        of people) and ``ci_subjects_low`` and ``ci_subjects_high`` (interval over new subjects and new targets).
     grids : tuple of Grid
         The tables for people: means over subjects where there are any.
+    own_conclusions, published_conclusions : tuple of str
+        What may be said, a sentence each.
     notes : tuple of str
         What a reader must know.
+    evidence, quoted : Evidence
+        Behind the tables of own and of published results.
     """
 
     rows: list[Record]
     grids: tuple[Grid, ...]
+    own_conclusions: tuple[str, ...]
+    published_conclusions: tuple[str, ...]
     notes: tuple[str, ...]
+    evidence: Evidence
+    quoted: Evidence
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """All sentences."""
+        return self.own_conclusions + self.published_conclusions
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document of the command line: rows, notes, conclusions and every test behind them."""
+        both = (self.evidence, self.quoted)
+        return {
+            "rows": self.rows,
+            "notes": list(self.notes),
+            "conclusions": list(self.conclusions),
+            "pairs": [pair.document() for part in both for pair in part.pairs],
+            "gaps": [gap.document() for part in both for gap in part.gaps],
+            "agreement": [record for part in both for record in part.agreement_documents()],
+        }
 
 
 def compare(
-    paths: Sequence[Path], *, published: bool = False, selection: Selection | None = None
+    paths: Sequence[Path],
+    *,
+    published: bool = False,
+    selection: Selection | None = None,
+    against: str | None = None,
+    correction: Correction = "holm",
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compare all results below ``paths`` and, if wanted, the published ones that ship with nsdbench.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    published : bool
+    selection : Selection, optional
+    against : str, optional
+        A model; adds tables of the paired differences of all others to it.
+    correction : {"holm", "max"}
+        How tests against chance are corrected for several metrics (:class:`nsdbench.comparison.chance.Settings`).
+    progress : Progress, optional
 
     Raises
     ------
     UsageError
-        If a metric or pool of the selection is in no result, or nothing is left to compare.
+        If a metric, pool or model of the selection is in no result, or nothing is left to compare.
     LeaderboardError
         If a path holds something else.
     """
@@ -108,31 +184,111 @@ def compare(
     if names := selection.unknown(found.rows):
         raise UsageError(f"no result has {', '.join(names)}", remedy=_what_there_is(found.rows))
     rows = [row | {"labels": labels(row)} for row in found.rows if selection.keeps(row)]
-    if not rows:
+    if not any(selection.shows(row) for row in rows):
         raise UsageError("no result matches", remedy=_what_there_is(found.rows))
+    index = ScoreIndex(found)
     shown = shown_rows(rows)
     own = [row for row in shown if row["status"] != "published"]
-    quoted = [row for row in shown if row["status"] == "published"]
-    if not selection.metrics:
-        quoted = [row for row in quoted if summary.base_name(row["metric"]) in HEADLINE]
-    # what only some models give comes after everything about images
-    main, extra = ([row for row in own if _is_extra(row) == wanted] for wanted in (False, True))
-    grids = [grid for part in (main, extra) for grid in (*split_grids(part), *gap_grids(gaps(found, part)))]
-    grids += [*published_grids(quoted), *gap_grids(gaps(found, quoted), published=True)]
-    hidden = {row["metric"] for row in shown} - {row["metric"] for row in (*own, *quoted)}
-    retrieved = any(summary.kind(row["metric"]) == "retrieval" for row in own)
-    notes = [*found.notes, INTERVAL_NOTE, *([RETRIEVAL_NOTE] if retrieved else [])]
-    return Comparison(rows, tuple(grids), (*notes, *_published_notes(bool(quoted), hidden)))
+    quoted = [row for row in shown if row["status"] == "published" and _is_quoted(row, selection)]
+    _add_tests(found, index, _whole(rows), Settings(correction), progress or Silent())
+    _add_limits_over_subjects(index, shown)
+    # all scores enter the corrections, whichever are looked at: choosing a few must not make them more certain
+    mine, theirs = gather(index, own), gather(index, quoted)
+    if against:
+        _require_pairs(against, (*mine.pairs, *theirs.pairs))
+    said = ((), ()) if selection.part else (conclusions(mine), conclusions(theirs))
+    mine, theirs = mine.only(selection.shows), theirs.only(selection.shows)
+    rows = [row for row in rows if selection.shows(row)]
+    shown = [row for row in shown if selection.shows(row)]
+    return Comparison(
+        rows,
+        tuple(_grids(mine, theirs, against)),
+        *said,
+        (*found.notes, *_notes(shown, selection)),
+        mine,
+        theirs,
+    )
 
 
-def _is_extra(row: Record) -> bool:
-    return summary.kind(row["metric"]) in BYPRODUCTS
+def _is_quoted(row: Record, selection: Selection) -> bool:
+    """Whether a published row is shown: the headline metrics, and others that are asked for."""
+    return summary.base_name(row["metric"]) in HEADLINE or bool(selection.metrics and selection.shows(row))
 
 
-def _published_notes(quoted: bool, hidden: Iterable[str]) -> Iterator[str]:
+def _require_pairs(model: str, pairs: Sequence[Pair]) -> None:
+    if not any(model in (pair.first["model"], pair.second["model"]) for pair in pairs):
+        raise UsageError(
+            f"no model can be compared with {model!r} target by target",
+            remedy="Name a model that shares its protocol and targets with another one, and whose item scores are at hand.",
+        )
+
+
+def _grids(mine: Evidence, theirs: Evidence, against: str | None) -> Iterator[Grid]:
+    """Yield all tables; what only some models give comes after everything about images."""
+    for part in (mine.of_kinds(0), mine.of_kinds(1, 2)):
+        yield from split_grids(part)
+        yield from gap_grids(part)
+    yield from published_grids(theirs)
+    yield from gap_grids(theirs)
+    if against:
+        yield from against_grids(mine, against)
+        yield from against_grids(theirs, against)
+
+
+def _add_tests(
+    found: results.Results, index: ScoreIndex, rows: Sequence[Record], how: Settings, progress: Progress
+) -> None:
+    """Add the test against chance to each row that has one."""
+    for row, test in zip(rows, chance_tests(found, index, rows, how, progress), strict=True):
+        if test:
+            row |= {
+                "p": test.p,
+                "p_corrected": test.p_corrected,
+                "test": test.method,
+                "n_arrangements": test.n_arrangements,
+            }
+            if test.prevalence:
+                row["prevalence_bound"] = test.prevalence.bound
+                row["prevalence_highest"] = test.prevalence.highest
+
+
+def _add_limits_over_subjects(index: ScoreIndex, rows: Sequence[Record]) -> None:
+    """Add the interval over new subjects and targets to means of enough subjects."""
+    means = [row for row in rows if (row["n_subjects"] or 0) >= stats.MIN_SUBJECTS]
+    scores = {i: found.values for i, row in enumerate(means) if (found := index.of(row))}
+    for places in by_shape(scores):
+        limits = stats.pigeonhole(np.stack([scores[i] for i in places]), level=summary.LEVEL)
+        for i, low, high in zip(places, limits.low.tolist(), limits.high.tolist(), strict=True):
+            means[i] |= {"ci_subjects_low": low, "ci_subjects_high": high}
+
+
+def _whole(rows: Sequence[Record]) -> list[Record]:
+    """Return the rows about all targets of a split."""
+    whole = {(settings(row), row["subject"]) for row in rows if row["stimulus_set"] == "AB"}
+    return [
+        row
+        for row in rows
+        if row["stimulus_set"] not in ("A", "B") or (settings(row), row["subject"]) not in whole
+    ]
+
+
+def _notes(shown: Sequence[Record], selection: Selection) -> Iterator[str]:
+    own = [row for row in shown if row["status"] != "published"]
+    published = [row for row in shown if row["status"] == "published"]
+    quoted = [row for row in published if _is_quoted(row, selection)]
+    yield INTERVAL_NOTE
+    tests = {row.get("test") for row in (*own, *quoted)} - {None}
+    if tests:
+        yield TEST_NOTE
+    if SIGNS in tests:
+        yield SIGN_NOTE
+    if selection.part:
+        yield SELECTION_NOTE
+    if any(summary.kind(row["metric"]) == "retrieval" for row in own):
+        yield RETRIEVAL_NOTE
     if quoted:
         yield PUBLISHED_NOTE
-    if names := sorted(hidden):
+    if names := sorted({row["metric"] for row in published} - {row["metric"] for row in quoted}):
         yield f"Published too, shown with --metric: {', '.join(names)}."
 
 
@@ -168,6 +324,10 @@ def twin(table: pa.Table, *, title: str) -> str:
     """
     rows = shown_rows(table.to_pylist())
     theirs = [row for row in rows if row["status"] == "published"]
-    grids = [*split_grids([row for row in rows if row["status"] != "published"]), *published_grids(theirs)]
+    index = ScoreIndex(results.Results(rows, ITEMS.empty_table(), ()))
+    mine, quoted = (
+        gather(index, part) for part in ([row for row in rows if row["status"] != "published"], theirs)
+    )
+    grids = [*split_grids(mine), *published_grids(quoted)]
     notes = [INTERVAL_NOTE, "", *([PUBLISHED_NOTE, ""] if theirs else [])]
     return "\n".join([f"# {title}", "", *map(markdown, grids), *notes])

@@ -13,6 +13,7 @@ from nsdbench.errors import UsageError
 if TYPE_CHECKING:
     from nsdbench.scoring import ScoreSettings
 
+RUNS = Path("runs")  # where `nsdbench run` leaves its results by default
 # headings of groups of options in --help
 DATA, FITS, SCORING, FILES = "Data and its preparation", "Fits", "Scoring", "Files"
 
@@ -152,4 +153,24 @@ def pick_device(name: str) -> str:
         return "cpu"
     raise UsageError(
         f"no usable GPU was found for --device {name}", remedy="Use --device cpu, or run nsdbench doctor."
+    )
+
+
+def result_paths(paths: list[Path] | None, verb: str, *, published: bool = False) -> list[Path]:
+    """Return the given paths, else ``./runs`` if it is there; nothing is fine together with ``--published``.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to look at; the message names the verb.
+    """
+    if paths:
+        return paths
+    if RUNS.is_dir():
+        return [RUNS]
+    if published:
+        return []
+    raise UsageError(
+        f"nothing to {verb}: no path was given and there is no folder ./{RUNS}",
+        remedy="Run `nsdbench run` first, or give a path; compare and report also take --published.",
     )

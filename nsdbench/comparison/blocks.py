@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -65,6 +65,10 @@ class Line:
         """Protocol key by metric."""
         return {metric: row["protocol_key"] for metric, row in self.rows.items()}
 
+    def only(self, keep: Callable[[Record], bool]) -> Line:
+        """Return the line with the rows that ``keep`` accepts; perhaps none."""
+        return Line({metric: row for metric, row in self.rows.items() if keep(row)})
+
 
 @dataclass(frozen=True)
 class GapLine:
@@ -78,10 +82,19 @@ class GapLine:
         return Line({metric: gap.vision for metric, gap in self.gaps.items()})
 
     @property
+    def imagery(self) -> Line:
+        """The imagery side."""
+        return Line({metric: gap.imagery for metric, gap in self.gaps.items()})
+
+    @property
     def keys(self) -> dict[str, tuple[str, str]]:
         """Protocol keys of both sides by metric."""
         both = self.gaps.items()
         return {metric: (gap.vision["protocol_key"], gap.imagery["protocol_key"]) for metric, gap in both}
+
+    def only(self, keep: Callable[[Record], bool]) -> GapLine:
+        """Return the line with the gaps whose rows ``keep`` accepts; perhaps none."""
+        return GapLine({metric: gap for metric, gap in self.gaps.items() if keep(gap.imagery)})
 
 
 def settings(row: Record) -> tuple[Any, ...]:
@@ -180,3 +193,27 @@ def labels(row: Mapping[str, Any]) -> list[str]:
     full = {"AB": 12, "A": 6, "B": 6}.get(row["stimulus_set"]) or summary.pool_size(row["pool"])
     incomplete = full is not None and row["n_targets"] is not None and row["n_targets"] < full
     return found + (["partial"] if incomplete or row["n_items_null"] else [])
+
+
+def facts(members: Sequence[Line], *first: str, samples: bool = True, profile: bool = False) -> str:
+    """Say what lines have in common, as far as it is known: pool, targets, subjects, samples, profile."""
+    rows = [row for line in members for row in line.rows.values()]
+    pools = sorted({row["pool"] for row in rows} - {"none", "unstated"})
+    parts = [*first, *([f"pool {', '.join(pools)}"] if pools else [])]
+    targets = sorted({row["n_targets"] for row in rows} - {None})
+    parts += [f"{'-'.join(map(str, dict.fromkeys((targets[0], targets[-1]))))} targets"] if targets else []
+    subjects = {(row["subject"], row["n_subjects"]) for row in rows}
+    if len(subjects) == 1:
+        subject, n = subjects.pop()
+        parts.append(f"mean of {n} subjects" if subject == summary.MEAN else f"subject {subject}")
+    if samples and (n := common_samples(members)) is not None:
+        parts.append(f"{n} sample{'s' if n > 1 else ''} each")
+    if profile:
+        parts.append(f"profile {', '.join(sorted({row['metric_profile'] for row in rows}))}")
+    return ", ".join(parts)
+
+
+def common_samples(members: Sequence[Line]) -> int | None:
+    """Return the number of samples if it is the same for all lines."""
+    found = {row["n_samples"] for line in members for row in line.rows.values()}
+    return found.pop() if len(found) == 1 else None

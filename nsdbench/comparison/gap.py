@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from nsdbench import stats, summary
-from nsdbench.comparison.results import Results
+from nsdbench.comparison.scores import (
+    SHARED,
+    Record,
+    ScoreIndex,
+    TargetScores,
+    better,
+    by_shape,
+    family,
+    floors,
+)
 
-Record = dict[str, Any]
-_Sides = tuple[stats.Floats, stats.Floats]  # vision, imagery
+_Sides = tuple[TargetScores, TargetScores, tuple[str, ...]]  # vision, imagery, targets of either
 _SAME_DECODER = (
     "dataset", "model", "preset", "subject", "stimulus_set", "metric", "metric_version", "metric_profile", "pool",
     "n_targets", "n_subjects", "beta_version", "normalization", "label_source", "weights_id", "status",
     "decoder_train_trials",
 )  # fmt: skip
+
+_NUMBERS = ("value", "low", "high", "p", "p_corrected", "retention", "retention_low", "retention_high")
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,12 @@ class Gap:
     value : float
         Vision minus imagery with the sign turned so that positive means vision is better.
     low, high : float or None
-        95 % BCa limits from resampling targets jointly in both splits and all subjects; None without item scores.
+        95 % limits from resampling targets jointly in both splits and all subjects; None without item scores.
+    p, p_corrected : float or None
+        Two-sided sign flips over targets; Holm over the metrics of the model.
+    retention, retention_low, retention_high : float or None
+        Share of the vision score above chance that is left on imagery, with 95 % limits. None where it is not sure
+        that vision is above chance (the ratio would be unbounded), or chance is unknown.
     """
 
     vision: Record
@@ -40,22 +54,38 @@ class Gap:
     value: float
     low: float | None = None
     high: float | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+    retention: float | None = None
+    retention_low: float | None = None
+    retention_high: float | None = None
 
     @property
     def metric(self) -> str:
         """Metric of both rows."""
         return str(self.vision["metric"])
 
+    @property
+    def certain(self) -> bool:
+        """Whether a difference is established at the 5 % level."""
+        return self.p_corrected is not None and self.p_corrected <= 1 - summary.LEVEL
 
-def gaps(found: Results, rows: Iterable[Record], *, seed: int = 0) -> list[Gap]:
+    def document(self) -> dict[str, Any]:
+        """Return the gap as a JSON object."""
+        shared = {name: self.vision[name] for name in ("model", "preset", *SHARED) if name != "split"}
+        sides = {"vision": self.vision["value"], "imagery": self.imagery["value"]}
+        return shared | sides | {name: getattr(self, name) for name in _NUMBERS}
+
+
+def gaps(index: ScoreIndex, rows: Iterable[Record], *, seed: int = 0) -> list[Gap]:
     """Pair the vision and imagery rows of each model and metric that differ in nothing but the split.
 
     Where item scores are at hand and show that the two rows are about different targets, there is no gap.
 
     Parameters
     ----------
-    found : Results
-        Where the rows come from; its item scores give the intervals.
+    index : ScoreIndex
+        Item scores, for everything but the difference itself.
     rows : iterable of dict
         Leaderboard rows to pair.
     """
@@ -63,16 +93,13 @@ def gaps(found: Results, rows: Iterable[Record], *, seed: int = 0) -> list[Gap]:
     seen = {_decoder(row): row for row in rows if row["split"] == "vision"}
     imagined = [row for row in rows if row["split"] == "imagery"]
     pairs = [(seen[_decoder(row)], row) for row in imagined if _decoder(row) in seen]
-    same = [
-        (pair, sides)
-        for pair, sides in zip(pairs, _scores(found, pairs), strict=True)
-        if _same_targets(sides)
-    ]
-    limits = _limits([_differences(vision, sides) for (vision, _), sides in same], seed)
-    return [
-        Gap(vision, imagery, _sign(vision) * (vision["value"] - imagery["value"]), *limits[index])
-        for index, ((vision, imagery), _) in enumerate(same)
-    ]
+    plain, sides = [], []
+    for vision, imagery in pairs:
+        side = _sides(index, vision, imagery)
+        if side is None or _same_targets(side):
+            plain.append(Gap(vision, imagery, better(vision) * (vision["value"] - imagery["value"])))
+            sides.append(side)
+    return _corrected(_with_retention(_with_limits(plain, sides, seed), sides, seed))
 
 
 def _decoder(row: Record) -> tuple[Any, ...]:
@@ -83,68 +110,69 @@ def _decoder(row: Record) -> tuple[Any, ...]:
     return (*(row[name] for name in _SAME_DECODER), source, averaging)
 
 
-def _sign(row: Record) -> int:
-    return -1 if row["direction"] == "lower" else 1
-
-
-def _limits(matrices: Sequence[stats.Floats | None], seed: int) -> list[tuple[float | None, float | None]]:
-    limits: list[tuple[float | None, float | None]] = [(None, None)] * len(matrices)
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, matrix in enumerate(matrices):
-        if matrix is not None and matrix.shape[1] >= 2:
-            by_shape.setdefault(matrix.shape, []).append(index)
-    for indices in by_shape.values():
-        found = stats.bca(np.stack([matrices[i] for i in indices]), level=summary.LEVEL, seed=seed)  # type: ignore[misc]
-        for i, low, high in zip(indices, found.low, found.high, strict=True):
-            limits[i] = (float(low), float(high))
-    return limits
-
-
-def _scores(found: Results, pairs: Sequence[tuple[Record, Record]]) -> list[_Sides | None]:
-    """Return the scores (n_subjects, n_targets) of both sides of each pair; None where item scores are missing."""
-    runs = found.runs()
-    scores = _target_scores(found.items, {vision["metric"] for vision, _ in pairs})
-    return [_sides(vision, imagery, runs, scores) for vision, imagery in pairs]
-
-
-def _target_scores(items: pa.Table, metrics: Collection[str]) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Return sample-averaged scores: (run, metric, version, profile, pool) -> stimulus -> value."""
-    means = summary.target_means(items)
-    names = ("run_id", "metric", "metric_version", "metric_profile", "pool")
-    scores: dict[tuple[Any, ...], dict[str, float]] = {}
-    for *key, stimulus, value in zip(*(means[name] for name in (*names, "stimulus", "value")), strict=True):
-        if key[1] in metrics and not np.isnan(value):
-            scores.setdefault(tuple(key), {})[stimulus] = value
-    return scores
-
-
-def _sides(
-    vision: Record,
-    imagery: Record,
-    runs: Mapping[str, Mapping[int, str]],
-    scores: Mapping[tuple[Any, ...], Mapping[str, float]],
-) -> _Sides | None:
-    members = [runs.get(row["run_id"], {}) for row in (vision, imagery)]
-    subjects = sorted(members[0])
-    if not subjects or subjects != sorted(members[1]):
+def _sides(index: ScoreIndex, vision: Record, imagery: Record) -> _Sides | None:
+    a, b = index.of(vision), index.of(imagery)
+    if a is None or b is None or a.subjects != b.subjects:
         return None
-    definition = tuple(vision[name] for name in ("metric", "metric_version", "metric_profile", "pool"))
-    sides = [[scores.get((runs_of[s], *definition), {}) for s in subjects] for runs_of in members]
-    targets = sorted({t for side in sides for of_subject in side for t in of_subject})
-    if vision["stimulus_set"] in ("A", "B"):
-        targets = [t for t in targets if t.startswith(vision["stimulus_set"])]
-    if not all(of_subject for side in sides for of_subject in side):
-        return None
-    seen, imagined = (np.array([[one.get(t, np.nan) for t in targets] for one in side]) for side in sides)
-    return seen, imagined
+    return a, b, tuple(sorted({*a.targets, *b.targets}))
 
 
-def _same_targets(sides: _Sides | None) -> bool:
-    return sides is None or np.array_equal(np.isnan(sides[0]), np.isnan(sides[1]))
+def _same_targets(sides: _Sides) -> bool:
+    a, b, targets = sides
+    return np.array_equal(np.isnan(a.on(targets)), np.isnan(b.on(targets)))
 
 
-def _differences(vision: Record, sides: _Sides | None) -> stats.Floats | None:
-    """Return the sign-adjusted differences (n_subjects, n_targets) of a pair."""
-    if sides is None:
-        return None
-    return stats.paired_differences(*sides, lower_is_better=vision["direction"] == "lower")
+def _with_limits(found: Sequence[Gap], sides: Sequence[_Sides | None], seed: int) -> list[Gap]:
+    out = list(found)
+    stacks = {
+        i: stats.paired_differences(
+            side[0].values, side[1].values, lower_is_better=better(found[i].vision) < 0
+        )
+        for i, side in enumerate(sides)
+        if side and len(side[2]) > 1
+    }
+    for places in by_shape(stacks):
+        differences = np.stack([stacks[i] for i in places])
+        limits = stats.bca(differences, level=summary.LEVEL, seed=seed)
+        p = stats.sign_flips(differences, seed=seed).p_two_sided()
+        for i, low, high, one in zip(places, limits.low, limits.high, p, strict=True):
+            out[i] = replace(out[i], low=float(low), high=float(high), p=float(one))
+    return out
+
+
+def _with_retention(found: Sequence[Gap], sides: Sequence[_Sides | None], seed: int) -> list[Gap]:
+    out = list(found)
+    stacks: dict[int, stats.Floats] = {}
+    for i, side in enumerate(sides):
+        if side and len(side[2]) > 1:
+            rows = (found[i].vision, found[i].imagery)
+            above = np.stack(
+                [better(r) * (s.values - floors(r, s)) for r, s in zip(rows, side[:2], strict=True)]
+            )
+            if not np.isnan(above).all(axis=(1, 2)).any():
+                stacks[i] = above
+    for places in by_shape(stacks):
+        vision, imagery = (np.stack([stacks[i][k] for i in places]) for k in (0, 1))
+        sure = stats.bca(vision, level=summary.LEVEL, seed=seed).low > 0
+        kept = [i for i, yes in zip(places, sure, strict=True) if yes]
+        if kept:
+            ratio = stats.bca_ratio(imagery[sure], vision[sure], level=summary.LEVEL, seed=seed)
+            for i, *limits in zip(kept, ratio.estimate, ratio.low, ratio.high, strict=True):
+                value, low, high = map(float, limits)
+                out[i] = replace(out[i], retention=value, retention_low=low, retention_high=high)
+    return out
+
+
+def _corrected(found: Sequence[Gap]) -> list[Gap]:
+    """Correct the p-values of each model over its metrics, identification within sets apart from the rest."""
+    out = list(found)
+    families: dict[tuple[Any, ...], list[int]] = {}
+    for i, gap in enumerate(found):
+        if gap.p is not None:
+            row = gap.vision
+            key = (family(row), row["run_id"], gap.imagery["run_id"], row["stimulus_set"])
+            families.setdefault(key, []).append(i)
+    for places in families.values():
+        for i, p in zip(places, stats.holm([out[i].p or 0.0 for i in places]), strict=True):
+            out[i] = replace(out[i], p_corrected=float(p))
+    return out

@@ -1,23 +1,24 @@
-"""The tables that ``nsdbench compare`` prints, built from leaderboard rows."""
+"""The tables that ``nsdbench compare`` prints, built from leaderboard rows and the evidence about them."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, groupby
 
-from nsdbench import stats, summary
+from nsdbench import summary
 from nsdbench.comparison import blocks
-from nsdbench.comparison.blocks import FLOORS, GapLine, Line, Record
+from nsdbench.comparison.blocks import Line, Record
+from nsdbench.comparison.evidence import Evidence, Field, Order
 from nsdbench.comparison.gap import Gap
-from nsdbench.comparison.tables import Band, Grid, Row, header_cell, interval, number
-from nsdbench.metrics.registry import METRICS
-from nsdbench.types import SPLITS
+from nsdbench.comparison.pairs import Pair
+from nsdbench.comparison.scores import column_order, knows_sets, set_score
+from nsdbench.comparison.tables import Band, Grid, Row, header_cell, interval, number, p_value
 
 LABEL_WIDTH = 22
-BYPRODUCTS = ("retrieval", "caption")  # kinds of metrics with tables of their own
 COLUMNS = 8  # metrics side by side; more continue in a table of their own
+ALPHA = 1 - summary.LEVEL
 TITLES = {
     "vision": "VISION: NSD-Imagery targets while seen",
     "imagery": "IMAGERY: NSD-Imagery targets while imagined",
@@ -26,79 +27,104 @@ TITLES = {
 SOURCES_NOTE = (
     "One block per source: models are ranked within it, never against other sources or your own results."
 )
+STAR_NOTE = (
+    "* better than chance (corrected p <= .05): the labels of these targets matter. An interval says where the mean over "
+    "other targets would lie, and may still contain chance."
+)
+LETTERS_NOTE = "Models that share a letter cannot be told apart in that column."
+SET_NOTE = "set only: what telling bars and crosses from scenes would give, and nothing else."
 GAP_TITLE = "VISION AGAINST IMAGERY: same targets, same decoder"
-GAP_NOTE = "gap > 0: seen images score better (distances are turned round)."
-ORDER_NOTE = "order of models: Spearman rho between vision and imagery, two-sided permutation p (exact up to 8 models)."
+GAP_NOTE = "gap > 0: seen images score better (distances are turned round); * not zero (corrected p <= .05)."
+KEPT_NOTE = (
+    "kept: share of the vision score above chance that imagery retains; empty where vision is not surely above chance. "
+    "Vision averages 8 trials per target, imagery 16; `--imagery-runs 2` has as many as vision."
+)
+AGAINST_NOTE = (
+    "Paired difference, its 95 % interval over targets, and the probability to be better on a target; > 0: better than the "
+    "model named above. * not zero (sign flips over targets, Holm over the metrics of the two models, p <= .05)."
+)
+ORDER_NOTE = "order of models: Spearman rho between vision and imagery, its interval over targets, two-sided permutation p."
 
 
-def split_grids(rows: Sequence[Record]) -> Iterator[Grid]:
+def split_grids(evidence: Evidence) -> Iterator[Grid]:
     """Yield the tables of a user's own results: per split, data set and kind of pool."""
-    for split in SPLITS:
-        for dataset in sorted({row["dataset"] for row in rows}):
-            here = [row for row in rows if (row["split"], row["dataset"]) == (split, dataset)]
-            for chosen, metrics in _chunks(here):
-                found = blocks.blocks(blocks.lines(chosen))
-                bands = list(_block_bands(found[0], metrics))
-                for block in found[1:]:
-                    why = f"not comparable with the rows above: {blocks.difference(block[0], found[0])}"
-                    bands += _block_bands(block, metrics, why)
-                title = f"{TITLES[split]} ({_facts(found[0], dataset, profile=True)})"
-                yield _without_empty_rank(Grid(title, _header(chosen, metrics), tuple(bands)))
+    for place, found in evidence.contests.items():
+        for metrics in _chunks(line for contest in found for line in contest.lines):
+            shown = [_restricted(contest.lines, metrics) for contest in found]
+            shown = [lines for lines in shown if lines]
+            bands = list(_block_bands(shown[0], metrics, evidence))
+            for block in shown[1:]:
+                why = f"not comparable with the rows above: {blocks.difference(block[0], shown[0])}"
+                bands += _block_bands(block, metrics, evidence, why)
+            title = f"{TITLES[place.split]} ({blocks.facts(shown[0], place.dataset, profile=True)})"
+            notes = _legend(chain.from_iterable(shown), metrics, evidence)
+            yield _without_empty_rank(Grid(title, _header(shown[0], metrics), tuple(bands), notes))
 
 
-def published_grids(rows: Sequence[Record]) -> Iterator[Grid]:
+def published_grids(evidence: Evidence) -> Iterator[Grid]:
     """Yield the tables of published results: per split, one band per source, profile and test set."""
-    for split in SPLITS:
-        for chosen, metrics in _chunks([row for row in rows if row["split"] == split]):
-            corrected = all(metric.endswith("_corrected") for metric in metrics)
-            what = "AS PUBLISHED, corrected for the 1/11 offset" if corrected else "AS PUBLISHED"
-            bands = tuple(_source_bands(chosen, metrics))
+    for (split, kind), places in groupby(evidence.contests, key=lambda place: (place.split, place.family)):
+        fields = sorted(places, key=lambda place: _source_order(place, evidence))
+        everything = [
+            line for place in fields for contest in evidence.contests[place] for line in contest.lines
+        ]
+        for metrics in _chunks(everything):
+            bands = tuple(band for place in fields for band in _source_band(place, metrics, evidence))
+            what = "AS PUBLISHED, corrected for the 1/11 offset" if kind[1] else "AS PUBLISHED"
+            notes = (SOURCES_NOTE, *_legend(everything, metrics, evidence))
             title = f"{TITLES[split]}, {what}"
-            yield _without_empty_rank(Grid(title, _header(chosen, metrics), bands, (SOURCES_NOTE,)))
+            yield _without_empty_rank(Grid(title, _header(everything, metrics), bands, notes))
 
 
-def gap_grids(gaps: Sequence[Gap], *, published: bool = False) -> Iterator[Grid]:
-    """Yield the vision-against-imagery tables: both values, the gap, and how well the order of models agrees.
+def gap_grids(evidence: Evidence) -> Iterator[Grid]:
+    """Yield the vision-against-imagery tables: both values, the gap, what is kept, how well the order of models agrees.
 
-    Corrected published scores are left out, since a constant offset changes neither the gap nor the order, and so are
-    the floors, which do not look at the brain.
+    Corrected published scores are left out, since a constant offset changes neither the gap nor the order.
     """
-    models = (gap for gap in gaps if gap.vision["model"] not in FLOORS)
-    by_row = {id(gap.imagery): gap for gap in models if not gap.metric.endswith("_corrected")}
-    for chosen, metrics in _chunks([gap.imagery for gap in by_row.values()]):
-        found = blocks.blocks(blocks.gap_lines(by_row[id(row)] for row in chosen))
-        bands = [_gap_band(block, metrics, captioned=published or len(found) > 1) for block in found]
-        first, *columns, _ = _header(chosen, metrics)
-        notes = (GAP_NOTE, ORDER_NOTE) if any(len(block) >= 3 for block in found) else (GAP_NOTE,)
-        title = GAP_TITLE + (", AS PUBLISHED" if published else f" ({_facts([g.vision for g in found[0]])})")
-        yield Grid(title, (first, "", *columns), tuple(bands), notes)
+    places = [place for place in evidence.orders if not place.family[1]]
+    for _, group in groupby(places, key=lambda place: (place.dataset, place.family, bool(place.source))):
+        fields = list(group)
+        found = [(place, order) for place in fields for order in evidence.orders[place]]
+        for metrics in _chunks(line.imagery for _, order in found for line in order.lines):
+            shown = [(place, order) for place, order in found if _has(order, metrics)]
+            captioned = bool(fields[0].source) or len(shown) > 1
+            bands = tuple(_gap_band(place, order, metrics, captioned=captioned) for place, order in shown)
+            sides = [line.imagery for line in shown[0][1].lines]
+            first, *columns, _ = _header(sides, metrics)
+            facts = ", AS PUBLISHED" if fields[0].source else f" ({blocks.facts(sides)})"
+            notes = [GAP_NOTE]
+            notes += [KEPT_NOTE] if any("kept" in row[1] for band in bands for row in band.rows) else []
+            notes += [ORDER_NOTE] if any(order.agreements for _, order in shown) else []
+            yield Grid(GAP_TITLE + facts, (first, "", *columns), bands, tuple(notes))
 
 
-def _chunks(rows: Sequence[Record]) -> Iterator[tuple[list[Record], list[str]]]:
-    """Yield rows and their metrics, at most eight at a time.
-
-    Headline pools, within-set pools, corrected scores; then what only some models give, retrieval and captions.
-    """
-    kinds: dict[tuple[int, bool, bool], list[Record]] = {}
-    for row in rows:
-        metric, kind = row["metric"], summary.kind(row["metric"])
-        family = BYPRODUCTS.index(kind) + 1 if kind in BYPRODUCTS else 0
-        key = (family, metric.endswith("_corrected"), row["pool"].startswith("within"))
-        kinds.setdefault(key, []).append(row)
-    for _, here in sorted(kinds.items(), key=lambda kind: kind[0]):
-        order = sorted({row["metric"] for row in here}, key=_column_order)
-        for start in range(0, len(order), COLUMNS):
-            metrics = order[start : start + COLUMNS]
-            yield [row for row in here if row["metric"] in metrics], metrics
+def against_grids(evidence: Evidence, model: str) -> Iterator[Grid]:
+    """Yield the paired differences of all models to one of them, per split and kind of metrics."""
+    for place, found in evidence.contests.items():
+        for contest in found:
+            pairs = [turned for pair in contest.pairs if (turned := _seen_from(pair, model))]
+            for metrics in _chunks(contest.models):
+                rows = tuple(_pair_rows(pairs, metrics))
+                if rows:
+                    facts = blocks.facts(contest.models, place.dataset)
+                    title = f"{TITLES[place.split]}, difference to {model} ({facts})"
+                    yield Grid(title, _header(contest.models, metrics)[:-1], (Band(rows),), (AGAINST_NOTE,))
 
 
-def _column_order(metric: str) -> tuple[int, str]:
-    known, base = list(METRICS), summary.base_name(metric)
-    return (known.index(base) if base in known else len(known), metric)
+def _chunks(members: Iterable[Line]) -> Iterator[list[str]]:
+    """Yield the metrics of lines, at most eight at a time, in the order of columns."""
+    order = sorted({metric for line in members for metric in line.rows}, key=column_order)
+    for start in range(0, len(order), COLUMNS):
+        yield order[start : start + COLUMNS]
 
 
-def _header(rows: Iterable[Record], metrics: Sequence[str]) -> Row:
-    directions = {row["metric"]: row["direction"] for row in rows}
+def _restricted(members: Iterable[Line], metrics: Sequence[str]) -> list[Line]:
+    """Return the lines with these metrics only; those that have none of them are left out."""
+    return [cut for line in members if (cut := line.only(lambda row: row["metric"] in metrics)).rows]
+
+
+def _header(members: Iterable[Line], metrics: Sequence[str]) -> Row:
+    directions = {metric: row["direction"] for line in members for metric, row in line.rows.items()}
     return ("model", *(header_cell(metric, directions[metric]) for metric in metrics), "mean\nrank")
 
 
@@ -110,70 +136,77 @@ def _without_empty_rank(grid: Grid) -> Grid:
     return replace(grid, header=grid.header[:-1], bands=tuple(bands))
 
 
-def _facts(members: Sequence[Line], *first: str, profile: bool = False) -> str:
-    """Say what lines have in common, as far as it is known: pool, targets, subjects, samples, profile."""
-    rows = [row for line in members for row in line.rows.values()]
-    pools = sorted({row["pool"] for row in rows} - {"none", "unstated"})
-    parts = [*first, *([f"pool {', '.join(pools)}"] if pools else [])]
-    targets = sorted({row["n_targets"] for row in rows} - {None})
-    parts += [f"{'-'.join(map(str, dict.fromkeys((targets[0], targets[-1]))))} targets"] if targets else []
-    subjects = {(row["subject"], row["n_subjects"]) for row in rows}
-    if len(subjects) == 1:
-        subject, n = subjects.pop()
-        parts.append(f"mean of {n} subjects" if subject == summary.MEAN else f"subject {subject}")
-    if (samples := _common_samples(members)) is not None:
-        parts.append(f"{samples} sample{'s' if samples > 1 else ''} each")
-    if profile:
-        parts.append(f"profile {', '.join(sorted({row['metric_profile'] for row in rows}))}")
-    return ", ".join(parts)
+def _legend(members: Iterable[Line], metrics: Sequence[str], evidence: Evidence) -> tuple[str, ...]:
+    """Return what the marks in a table mean, as far as there are any."""
+    rows = [line.rows[metric] for line in members for metric in metrics if metric in line.rows]
+    notes = [STAR_NOTE] if any(_starred(row) for row in rows) else []
+    notes += [LETTERS_NOTE] if any(evidence.letters(row) for row in rows) else []
+    notes += [SET_NOTE] if any(knows_sets(row) for row in rows) else []
+    return (" ".join(notes),) if notes else ()
 
 
-def _common_samples(members: Sequence[Line]) -> int | None:
-    samples = {row["n_samples"] for line in members for row in line.rows.values()}
-    return samples.pop() if len(samples) == 1 else None
-
-
-def _block_bands(block: Sequence[Line], metrics: Sequence[str], caption: str = "") -> Iterator[Band]:
-    """Yield a band of models, best first, and a band of floors with the chance row."""
-    samples = _common_samples(block) is None
-    models = _ranked_rows([line for line in block if not line.is_floor], metrics, samples=samples)
+def _block_bands(
+    block: Sequence[Line], metrics: Sequence[str], evidence: Evidence, caption: str = ""
+) -> Iterator[Band]:
+    """Yield a band of models, best first, and a band of floors with the chance rows."""
+    samples = blocks.common_samples(block) is None
+    models = [line for line in block if not line.is_floor]
     floors = sorted((line for line in block if line.is_floor), key=lambda line: line.model)
-    below = [_model_row(line, metrics, None, samples=samples) for line in floors] + _chance_row(
-        block, metrics
-    )
+    ordered = [*blocks.by_rank(models), *((line, None) for line in floors)]
+    rows = _rows(ordered, metrics, evidence, samples=samples)
+    below = rows[len(models) :] + _chance_rows(block, metrics)
     if models:
-        yield Band(tuple(models), caption)
+        yield Band(tuple(rows[: len(models)]), caption)
     if below:
         yield Band(tuple(below), "" if models else caption)
 
 
-def _ranked_rows(members: Sequence[Line], metrics: Sequence[str], *, samples: bool) -> list[Row]:
-    return [_model_row(line, metrics, rank, samples=samples) for line, rank in blocks.by_rank(members)]
+def _source_band(place: Field, metrics: Sequence[str], evidence: Evidence) -> Iterator[Band]:
+    """Yield the band of one source, profile and test set."""
+    shown = [_restricted(contest.lines, metrics) for contest in evidence.contests[place]]
+    members = list(chain.from_iterable(shown))
+    if members:
+        rows = [
+            row for block in shown for row in _rows(blocks.by_rank(block), metrics, evidence, samples=False)
+        ]
+        source, stimulus_set, profile = place.source
+        known = ", ".join(
+            filter(None, [f"targets {stimulus_set}", f"profile {profile}", blocks.facts(members)])
+        )
+        yield Band((*rows, *_chance_rows(members, metrics)), f"{source} | {known}")
 
 
-def _source_bands(rows: Sequence[Record], metrics: Sequence[str]) -> Iterator[Band]:
-    """Yield one band per source and test set, verified sources and those with many models first."""
-    sources: dict[tuple[str, ...], list[Record]] = {}
-    for row in rows:
-        sources.setdefault((row["source"], row["stimulus_set"], row["metric_profile"]), []).append(row)
-    for (source, stimulus_set, profile), found in sorted(sources.items(), key=_source_order):
-        members = blocks.lines(found)
-        ranked = [_ranked_rows(block, metrics, samples=False) for block in blocks.blocks(members)]
-        known = ", ".join(filter(None, [f"targets {stimulus_set}", f"profile {profile}", _facts(members)]))
-        yield Band((*chain.from_iterable(ranked), *_chance_row(members, metrics)), f"{source} | {known}")
+def _source_order(place: Field, evidence: Evidence) -> tuple[bool, int, tuple[str, ...]]:
+    """Verified sources and those with many models come first."""
+    models = {line.model for contest in evidence.contests[place] for line in contest.lines}
+    return (not place.source[0].endswith("| verified"), -len(models), place.source)
 
 
-def _source_order(source: tuple[tuple[str, ...], list[Record]]) -> tuple[bool, int, tuple[str, ...]]:
-    (key, rows) = source
-    return (not key[0].endswith("| verified"), -len({row["model"] for row in rows}), key)
+def _rows(
+    ordered: Sequence[tuple[Line, float | None]], metrics: Sequence[str], evidence: Evidence, *, samples: bool
+) -> list[Row]:
+    columns = [_column([line.rows.get(metric) for line, _ in ordered], evidence) for metric in metrics]
+    labels = [_label(line, samples=samples) for line, _ in ordered]
+    ranks = ["" if rank is None else f"{rank:.1f}" for _, rank in ordered]
+    return list(zip(labels, *columns, ranks, strict=True))
 
 
-def _model_row(line: Line, metrics: Sequence[str], rank: float | None, *, samples: bool) -> Row:
+def _column(rows: Sequence[Record | None], evidence: Evidence) -> list[str]:
+    """Return the cells of one metric: value with star and letters, marks set so that values stay below each other."""
+    stars = ["*" if row and _starred(row) else "" for row in rows]
+    letters = [evidence.letters(row) if row else "" for row in rows]
+    wide = max(map(len, letters), default=0)
     cells = []
-    for metric in metrics:
-        row = line.rows.get(metric, {"value": None, "ci_low": None, "ci_high": None})
-        cells.append(f"{number(row['value'])}\n{interval(row['ci_low'], row['ci_high'])}".rstrip())
-    return (_label(line, samples=samples), *cells, "" if rank is None else f"{rank:.1f}")
+    for row, star, letter in zip(rows, stars, letters, strict=True):
+        marks = star.ljust(1 if any(stars) else 0) + (" " + letter.ljust(wide) if wide else "")
+        limits = interval(row["ci_low"], row["ci_high"]) if row else ""
+        cells.append(f"{number(row['value'] if row else None)}{marks}" + (f"\n{limits}" if limits else ""))
+    return cells
+
+
+def _starred(row: Record) -> bool:
+    p = row.get("p_corrected")
+    return p is not None and p <= ALPHA and row["status"] != "untrained"
 
 
 def _label(line: Line, *, samples: bool) -> str:
@@ -189,42 +222,87 @@ def _label(line: Line, *, samples: bool) -> str:
     return "\n".join([line.model, *textwrap.wrap(", ".join(said), LABEL_WIDTH)])
 
 
-def _chance_row(block: Sequence[Line], metrics: Sequence[str]) -> list[Row]:
-    """Return the row of chance levels of the models; a range where they differ."""
+def _chance_rows(block: Sequence[Line], metrics: Sequence[str]) -> list[Row]:
+    """Return the rows of chance levels of the models, a range where they differ, and of knowing only the set."""
     models = [line for line in block if not line.is_floor] or block
-    cells = []
+    chance, sets = [], []
     for metric in metrics:
-        levels = sorted(
-            r["chance"] for line in models if (r := line.rows.get(metric)) and r["chance"] is not None
+        rows = [line.rows[metric] for line in models if metric in line.rows]
+        levels = sorted(row["chance"] for row in rows if row["chance"] is not None)
+        chance.append("-".join(dict.fromkeys(map(number, levels[:1] + levels[-1:]))))
+        sets.append(number(set_score(rows[0])) if rows and knows_sets(rows[0]) else "")
+    found = [("chance", *chance, ""), ("set only", *sets, "")]
+    return [row for row in found if any(row[1:])]
+
+
+def _has(order: Order, metrics: Sequence[str]) -> bool:
+    return any(metric in line.gaps for line in order.lines for metric in metrics)
+
+
+def _gap_band(place: Field, order: Order, metrics: Sequence[str], *, captioned: bool) -> Band:
+    shown = [line for line in order.lines if any(metric in line.gaps for metric in metrics)]
+    members = [line.imagery for line in shown]
+    samples = blocks.common_samples(members) is None
+    kept = any(g.retention is not None for line in shown for m, g in line.gaps.items() if m in metrics)
+    said = "vision\nimagery\ngap\n" + ("\nkept" if kept else "")
+    rows = [
+        (
+            _label(line.imagery, samples=samples),
+            said.rstrip(),
+            *(_gap_cell(line.gaps.get(m), kept) for m in metrics),
         )
-        cells.append("-".join(dict.fromkeys(map(number, levels[:1] + levels[-1:]))))
-    return [("chance", *cells, "")] if any(cells) else []
-
-
-def _gap_band(block: Sequence[GapLine], metrics: Sequence[str], *, captioned: bool) -> Band:
-    members = [line.vision for line in block]
-    samples = _common_samples(members) is None
-    rows = []
-    for line in block:
-        cells = (_gap_cell(line.gaps.get(metric)) for metric in metrics)
-        rows.append((_label(line.vision, samples=samples), "vision\nimagery\ngap", *cells))
-    if len(block) >= 3:
-        agreement = (_agreement_cell([line.gaps[m] for line in block if m in line.gaps]) for m in metrics)
-        rows.append((f"order of {len(block)}\nmodels", "rho\np", *agreement))
-    source = str(members[0].first["source"] or "").partition(" | ")[0]
-    caption = f"{source} | {_facts(members, profile=True)}".removeprefix(" | ")
+        for line in shown
+    ]
+    if any(order.of(metric) for metric in metrics):
+        cells = (_agreement_cell(order, metric) for metric in metrics)
+        rows.append((f"order of {len(shown)}\nmodels", "rho\n\np", *cells))
+    source = place.source[0].partition(" | ")[0] if place.source else ""
+    caption = f"{source} | {blocks.facts(members, profile=True)}".removeprefix(" | ")
     return Band(tuple(rows), caption if captioned else "")
 
 
-def _gap_cell(gap: Gap | None) -> str:
+def _gap_cell(gap: Gap | None, kept: bool) -> str:
     if gap is None:
         return number(None)
-    values = (gap.vision["value"], gap.imagery["value"], gap.value)
-    return "\n".join([*map(number, values), interval(gap.low, gap.high)]).rstrip()
+    star = "*" if gap.certain else ""
+    values = [number(gap.vision["value"]), number(gap.imagery["value"]), number(gap.value) + star]
+    lines = [*values, interval(gap.low, gap.high)]
+    if kept:
+        limits = interval(gap.retention_low, gap.retention_high)
+        lines += ["" if gap.retention is None else number(gap.retention, 2), limits]
+    return "\n".join(lines).rstrip()
 
 
-def _agreement_cell(gaps: Sequence[Gap]) -> str:
-    found = stats.spearman([g.vision["value"] for g in gaps], [g.imagery["value"] for g in gaps])
+def _agreement_cell(order: Order, metric: str) -> str:
+    found = order.of(metric)
     if found is None:
         return number(None)
-    return f"{number(found.rho, 2)}\n{number(found.p) if found.p >= 0.001 else '<.001'}"
+    return f"{number(found.rho, 2)}\n{interval(found.low, found.high)}\n{p_value(found.p)}"
+
+
+def _seen_from(pair: Pair, model: str) -> Pair | None:
+    """Return a comparison with ``model`` as the other side of the difference."""
+    if pair.second["model"] == model:
+        return pair
+    if pair.first["model"] != model:
+        return None
+    return replace(
+        pair, first=pair.second, second=pair.first, value=-pair.value, low=-pair.high, high=-pair.low,
+        superiority=1 - pair.superiority,
+    )  # fmt: skip
+
+
+def _pair_rows(pairs: Sequence[Pair], metrics: Sequence[str]) -> Iterator[Row]:
+    by_model: dict[str, dict[str, Pair]] = {}
+    for pair in pairs:
+        by_model.setdefault(pair.first["model"], {})[pair.first["metric"]] = pair
+    for model, found in sorted(by_model.items()):
+        if any(metric in found for metric in metrics):
+            yield (model, *(_pair_cell(found.get(metric)) for metric in metrics))
+
+
+def _pair_cell(pair: Pair | None) -> str:
+    if pair is None:
+        return number(None)
+    star = "*" if pair.p_contrast <= ALPHA else ""
+    return f"{number(pair.value)}{star}\n{interval(pair.low, pair.high)}\n{100 * pair.superiority:.0f} %"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,24 +38,31 @@ class Results:
         Item scores of the runs that were found.
     notes : tuple of str
         What was left out and why.
+    folders : mapping of str to Path
+        Folder of each run that was found as one, by run id.
+    groups : tuple of mapping of int to str
+        Runs (subject -> run id) that were averaged.
     """
 
     rows: list[dict[str, Any]]
     items: pa.Table
     notes: tuple[str, ...]
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    groups: tuple[Mapping[int, str], ...] = ()
 
     def runs(self) -> dict[str, dict[int, str]]:
         """Return, per run id of a row, the runs (subject -> run id) whose items it summarizes."""
         names = ["dataset", "model", "preset", "split", "subject", "run_id"]
         first = groups.take(self.items.select(names), groups.starts(self.items, ["run_id"]))
+        found: dict[str, dict[int, str]] = {}
         members: dict[tuple[str, ...], dict[int, str]] = {}
         for *key, subject, run_id in zip(*(first[name].to_pylist() for name in names), strict=True):
+            found[run_id] = {subject: run_id}
             members.setdefault(tuple(key), {})[subject] = run_id
-        found = {run_id: {subject: run_id} for group in members.values() for subject, run_id in group.items()}
         wanted = {row["run_id"] for row in self.rows}
-        for group in members.values():
+        for group in (*members.values(), *self.groups):
             if len(group) > 1 and (joint := digest(*sorted(group.values()))) in wanted:
-                found[joint] = group
+                found[joint] = dict(group)
         return found
 
 
@@ -93,20 +101,29 @@ def collect(paths: Iterable[Path]) -> Results:
     """
     found = _find(paths)
     runs = found.newest_runs()
-    for group in _grouped(runs, lambda run: run.settings):
+    averaged = _grouped(runs, lambda run: run.settings)
+    for group in averaged:
         joined = leaderboard.merge_items(run.items for run in group)
         found.rows.append(leaderboard.summarize(joined, {run.run_id: run.provenance for run in group}))
     rows = _newest(
-        leaderboard.merge(found.rows).to_pylist(),
+        # what is computed now comes last and wins over what an older version wrote about the same scores
+        chain.from_iterable(table.to_pylist() for table in found.rows),
         key=lambda row: tuple(row[name] for name in _SAME_RESULT),
         age=lambda row: (row["metric_version"], row["n_subjects"] or 0, row["created_at"] or ""),
     )
+    rows.sort(key=lambda row: [(row[name] is None, row[name]) for name in leaderboard.LEADERBOARD_KEY])
     notes = []
     if found.unfinished:
         notes.append(f"{len(found.unfinished)} unfinished run(s) left out, first: {found.unfinished[0]}")
     if older := len(found.runs) - len(runs):
         notes.append(f"{older} older run(s) of the same model, subject, split and settings left out")
-    return Results(rows, _joined(found, runs), tuple(notes))
+    return Results(
+        rows,
+        _joined(found, runs),
+        tuple(notes),
+        {run.run_id: run.folder for run in runs},
+        tuple({run.subject: run.run_id for run in group} for group in averaged),
+    )
 
 
 def items(paths: Iterable[Path]) -> pa.Table:
@@ -169,6 +186,7 @@ class _Found:
 class _Run:
     """One complete run folder."""
 
+    folder: Path
     items: pa.Table
     provenance: Provenance
 
@@ -204,7 +222,7 @@ def _run(folder: Path) -> _Run:
         raise LeaderboardError(
             f"{folder / 'scores.parquet'} holds no scores", remedy="Run or score it again."
         )
-    return _Run(items, leaderboard.run_provenance(folder))
+    return _Run(folder, items, leaderboard.run_provenance(folder))
 
 
 def _newest(things: Iterable[T], *, key: Callable[[T], Any], age: Callable[[T], Any]) -> list[T]:

@@ -57,6 +57,11 @@ def interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{number(low, 2)},{number(high, 2)}]"
 
 
+def p_value(p: float) -> str:
+    """Format a p-value with three digits: ``.024``, ``<.001``."""
+    return number(p) if p >= 0.001 else "<.001"
+
+
 def header_cell(metric: str, direction: str, width: int = 10) -> str:
     """Return a metric's name with its arrow, broken at an underscore if it is longer than ``width``."""
     name = f"{metric} {ARROWS[direction]}"
@@ -160,18 +165,50 @@ def _breaks(cell: str) -> str:
     return "<br>".join(html.escape(line) for line in cell.split("\n"))
 
 
-def html_page(title: str, grids: Iterable[Grid], notes: Sequence[str]) -> str:
-    """Render a self-contained HTML page."""
+def text_page(
+    grids: Iterable[Grid], conclusions: Sequence[str], notes: Sequence[str], *, styled: bool = False
+) -> str:
+    """Render tables, then what follows from them, then the notes, for a terminal."""
+    bold, dim, off = (_BOLD, _DIM, _OFF) if styled else ("", "", "")
+    said = [
+        line
+        for sentence in conclusions
+        for line in textwrap.wrap(f"- {sentence}", WIDTH, subsequent_indent="  ")
+    ]
+    parts = [text(grid, styled=styled) for grid in grids]
+    if said:
+        parts.append("\n".join([f"{bold}CONCLUSIONS{off}", *said]) + "\n")
+    parts.append("".join(f"{dim}{line}{off}\n" for note in notes for line in wrap(note)))
+    return "\n".join(parts)
+
+
+def markdown_page(grids: Iterable[Grid], conclusions: Sequence[str], notes: Sequence[str]) -> str:
+    """Render conclusions, tables and notes as Markdown."""
+    said = (
+        ["## Conclusions", "", *(f"- {_plain(sentence)}" for sentence in conclusions), ""]
+        if conclusions
+        else []
+    )
+    listed = ["## Notes", "", *(f"- {_plain(note)}" for note in notes), ""]
+    return "\n".join([*said, *map(markdown, grids), *listed])
+
+
+def html_page(title: str, grids: Iterable[Grid], conclusions: Sequence[str], notes: Sequence[str]) -> str:
+    """Render a self-contained HTML page: conclusions, tables, notes."""
+    said = "".join(f"<li>{html.escape(sentence)}</li>\n" for sentence in conclusions)
+    first = f"<section>\n<h2>Conclusions</h2>\n<ul>\n{said}</ul>\n</section>\n" if said else ""
     sections = "".join(html_table(grid) for grid in grids)
     footer = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+    name = html.escape(title)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{_VIEWPORT}<title>{html.escape(title)}</title>\n'
-        f"<style>\n{_STYLE}</style>\n</head>\n<body>\n{sections}{footer}</body>\n</html>\n"
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{_VIEWPORT}<title>{name}</title>\n'
+        f"<style>\n{_STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n{first}{sections}{footer}</body>\n</html>\n"
     )
 
 
 _VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
 _STYLE = """body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+h1 { font-size: 1.4rem; }
 h2 { font-size: 1.15rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }

@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
 
 def test_json_holds_the_leaderboard_columns_and_notes() -> None:
     document = json.loads(run(str(FIXTURE), "--json"))
-    assert set(document) == {"rows", "notes"}
+    assert set(document) == {"rows", "notes", "conclusions", "pairs", "gaps", "agreement"}
     assert len(document["rows"]) == 18
     assert set(document["rows"][0]) == {*LEADERBOARD.names, "labels"}
     assert document["rows"][0]["labels"] == ["simulated"]

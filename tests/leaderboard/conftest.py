@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from nsdbench import leaderboard
 from nsdbench.schema import ITEMS, Provenance
 
 TARGETS = tuple(f"{letter}{number}" for letter in "AB" for number in range(1, 7))
 Make = Callable[..., pa.Table]
+Write = Callable[..., Path]
 
 
 def _items(
@@ -80,3 +85,30 @@ def origin() -> Provenance:
         averaging="mean",
         created_at="2026-01-01",
     )
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, make_items: Make, origin: Provenance) -> Write:
+    """Factory of run folders as the runner leaves them."""
+
+    def write(
+        value: Any = 0.5,
+        *,
+        model: str = "ridge",
+        subject: int = 1,
+        split: str = "imagery",
+        status: str = "complete",
+        name: str = "",
+        provenance: Provenance = origin,
+        **more: Any,
+    ) -> Path:
+        run_id = name or f"{model}-{subject}-{split}"
+        folder = tmp_path / "runs" / "sim" / f"{model}-mini" / f"subj{subject:02d}" / split / run_id
+        folder.mkdir(parents=True)
+        items = make_items(value, model=model, subjects=(subject,), split=split, run_id=run_id, **more)
+        leaderboard.write_items(folder / "scores.parquet", items)
+        document = {"status": status, "run_id": run_id, "provenance": asdict(provenance)}
+        (folder / "run.json").write_text(json.dumps(document))
+        return folder
+
+    return write

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from nsdbench.compare import Comparison, Selection, compare
 from nsdbench.comparison import results, tables
 from nsdbench.comparison.blocks import labels
 from nsdbench.comparison.gap import gaps
+from nsdbench.comparison.scores import ScoreIndex
 from nsdbench.comparison.tables import Band, Grid
 from nsdbench.errors import LeaderboardError, UsageError
 from nsdbench.schema import Provenance
@@ -26,33 +26,6 @@ TARGETS = tuple(f"{letter}{number}" for letter in "AB" for number in range(1, 7)
 
 Make = Callable[..., pa.Table]
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write_run(tmp_path: Path, make_items: Make, origin: Provenance) -> Write:
-    """Factory of run folders as the runner leaves them."""
-
-    def write(
-        value: Any = 0.5,
-        *,
-        model: str = "ridge",
-        subject: int = 1,
-        split: str = "imagery",
-        status: str = "complete",
-        name: str = "",
-        provenance: Provenance = origin,
-        **more: Any,
-    ) -> Path:
-        run_id = name or f"{model}-{subject}-{split}"
-        folder = tmp_path / "runs" / "sim" / f"{model}-mini" / f"subj{subject:02d}" / split / run_id
-        folder.mkdir(parents=True)
-        items = make_items(value, model=model, subjects=(subject,), split=split, run_id=run_id, **more)
-        leaderboard.write_items(folder / "scores.parquet", items)
-        document = {"status": status, "run_id": run_id, "provenance": asdict(provenance)}
-        (folder / "run.json").write_text(json.dumps(document))
-        return folder
-
-    return write
 
 
 def text_of(found: Comparison) -> str:
@@ -84,7 +57,9 @@ def test_floors_stand_below_the_models_and_get_no_rank(tmp_path: Path, write_run
         write_run(value, model=model)
     models, floors = compare([tmp_path / "runs"]).grids[0].bands
     assert [(row[0].split("\n")[0], row[-1]) for row in models.rows] == [("icnn", "1.0"), ("ridge", "2.0")]
-    assert [(row[0].split("\n")[0], row[-1]) for row in floors.rows] == [("mean_image", ""), ("chance", "")]
+    assert [(row[0].split("\n")[0], row[-1]) for row in floors.rows] == [
+        ("mean_image", ""), ("chance", ""), ("set only", ""),
+    ]  # fmt: skip
 
 
 def test_lower_is_better_for_distances_in_ranks(tmp_path: Path, write_run: Write) -> None:
@@ -230,7 +205,7 @@ def test_the_gap_is_positive_where_vision_is_better_also_for_distances(
         write_run(lambda t, k, s: 0.4, subject=subject, split="imagery", metrics=metrics)
     found = results.collect([tmp_path / "runs"])
     rows = [row for row in found.rows if row["subject"] == "mean" and row["stimulus_set"] == "AB"]
-    values = {gap.metric: (gap.value, gap.low, gap.high) for gap in gaps(found, rows)}
+    values = {gap.metric: (gap.value, gap.low, gap.high) for gap in gaps(ScoreIndex(found), rows)}
     assert values["pixcorr"] == pytest.approx((0.2, 0.2, 0.2))
     assert values["effnet"] == pytest.approx((-0.2, -0.2, -0.2))
 
@@ -241,7 +216,7 @@ def test_the_gap_interval_pairs_targets(tmp_path: Path, write_run: Write, noisy:
     write_run(lambda t, k, s: noisy(t, 0, s), split="imagery")
     found = results.collect([tmp_path / "runs"])
     rows = [row for row in found.rows if row["stimulus_set"] == "AB"]
-    for gap in gaps(found, rows):
+    for gap in gaps(ScoreIndex(found), rows):
         assert (gap.low, gap.high) == pytest.approx((0.1, 0.1))
         assert gap.vision["ci_high"] - gap.vision["ci_low"] > 0.02
 
@@ -252,7 +227,7 @@ def test_splits_prepared_differently_have_no_gap(
     write_run(split="vision")
     write_run(split="imagery", provenance=replace(origin, normalization="none"))
     found = results.collect([tmp_path / "runs"])
-    assert gaps(found, found.rows) == []
+    assert gaps(ScoreIndex(found), found.rows) == []
 
 
 def test_without_item_scores_the_gap_has_no_interval(
@@ -261,7 +236,7 @@ def test_without_item_scores_the_gap_has_no_interval(
     for split, value in (("vision", 0.6), ("imagery", 0.4)):
         leaderboard.append(tmp_path, leaderboard.summarize(make_items(value, split=split), origin))
     found = results.collect([tmp_path])
-    assert {(round(gap.value, 9), gap.low, gap.high) for gap in gaps(found, found.rows)} == {
+    assert {(round(gap.value, 9), gap.low, gap.high) for gap in gaps(ScoreIndex(found), found.rows)} == {
         (0.2, None, None)
     }
 
@@ -274,7 +249,7 @@ def test_published_gaps_equal_the_mean_drop_of_the_reference_figures() -> None:
         r for r in found.rows if r["model"] in papers and r["subject"] == "mean" and r["stimulus_set"] == "AB"
     ]
     drops: dict[str, list[float]] = {}
-    for gap in gaps(found, rows):
+    for gap in gaps(ScoreIndex(found), rows):
         drops.setdefault(gap.metric, []).append(gap.value)
         if gap.vision["source"].startswith("mirage"):
             assert gap.low is not None
@@ -372,10 +347,11 @@ def test_numbers_are_short() -> None:
 
 def test_html_escapes_what_users_name_their_models() -> None:
     grid = tables.Grid("a<b", ("model", "x"), (tables.Band((("<script>", "1"),), "c&d"),))
-    page = tables.html_page("t", [grid], ["n<m"])
+    page = tables.html_page("t", [grid], ["x<y"], ["n<m"])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "a&lt;b" in page
+    assert "x&lt;y" in page
 
 
 def test_a_pipe_in_a_cell_does_not_break_a_markdown_table() -> None:
@@ -407,7 +383,7 @@ def test_one_imagery_run_has_a_gap_of_its_own_beside_that_of_both(
     write_run(0.3, split="imagery", name="half", provenance=half)
     found = compare([tmp_path / "runs"], selection=Selection(metrics=("pixcorr",)))
     gaps = [row[2].split("\n")[:3] for band in found.grids[-1].bands for row in band.rows]
-    assert sorted(gaps) == [[".600", ".300", ".300"], [".600", ".400", ".200"]]
+    assert sorted(gaps) == [[".600", ".300", ".300*"], [".600", ".400", ".200*"]]
 
 
 def test_scores_of_half_the_imagery_runs_are_not_ranked_with_the_others(
@@ -436,7 +412,7 @@ def test_pixel_metrics_of_a_run_with_untrained_networks_share_its_line(
     write_run(0.5, provenance=replace(origin, weights_id="random-alexnet"))
     (band, _) = compare([tmp_path / "runs"]).grids[0].bands
     (row,) = band.rows
-    assert row[0].replace("\n", " ") == "ridge nets untrained, simulated, subject 1"
+    assert row[0].replace("\n", " ") == "ridge simulated, nets untrained, subject 1"
 
 
 def test_subjects_scored_with_different_metrics_are_averaged_where_both_have_one(
