@@ -42,8 +42,16 @@ def test_a_file_passes_against_itself() -> None:
 def test_a_regression_exits_with_1_and_lists_the_worst_items(worse: Path) -> None:
     result = run(str(worse))
     assert result.exit_code == 1
-    assert "FAILED sim ridge-mini imagery pixcorr (nsdbench-v1): worse by" in result.stdout
-    assert "    subject 1 A2: .375 -> .175" in result.stdout
+    first, second, third, *_, last = result.stdout.splitlines()
+    assert first == "FAILED sim ridge-mini imagery"
+    assert second.startswith(
+        "  pixcorr (nsdbench-v1): worse by .108 (95 % sure of at least .100, tolerated .010; p < "
+    )
+    assert third.startswith("    most: subject 1: A2 .375 -> .175, ")
+    assert (
+        last
+        == "FAILED: 2 failure(s) in 1 result(s), first ridge-mini imagery; 48 item scores compared in 2 cells"
+    )
 
 
 def test_json_is_one_document(worse: Path) -> None:
@@ -51,11 +59,22 @@ def test_json_is_one_document(worse: Path) -> None:
     document = json.loads(result.stdout)
     assert result.exit_code == 1
     assert (set(document), document["ok"], document["compared"]) == (
-        {"ok", "failures", "compared"},
+        {"ok", "failures", "compared", "moved", "notes"},
         False,
         48,
     )
     assert document["failures"][0]["worst"][0]["stimulus"] == "A2"
+
+
+def test_the_summary_is_appended_and_an_unset_variable_asks_for_none(worse: Path, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    assert run(str(worse), "--summary", str(summary), "--json").exit_code == 1
+    assert run(str(BASELINE), "--summary", str(summary)).exit_code == 0
+    lines = summary.read_text().splitlines()
+    assert lines[0] == "before"
+    assert [line.split()[0] for line in lines if line.startswith("**")] == ["**FAILED:", "**ok:"]
+    assert run(str(BASELINE), "--summary", "").exit_code == 0
 
 
 def test_tolerances_are_given_per_metric(worse: Path) -> None:
