@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,41 @@ def load(path: Path) -> Reconstructions:
     ReconstructionError
         If the file is missing, damaged, or not of schema ``reconstructions/1``.
     """
+    with _opened(path) as file:
+        return _load(file, path)
+
+
+def load_samples(path: Path, targets: Sequence[str], n_samples: int) -> NDArray[np.uint8]:
+    """Read the first samples of some targets from a file written by :func:`save`, and nothing else.
+
+    Returns
+    -------
+    uint8 array of shape (n_targets, at most n_samples, H, W, 3)
+
+    Raises
+    ------
+    ReconstructionError
+        As :func:`load`, or if a target is not in the file.
+    """
+    with _opened(path) as file:
+        images = _images(file, path)
+        rows = {target: row for row, target in enumerate(_texts(file, "targets"))}
+        if unknown := [target for target in targets if target not in rows]:
+            raise ReconstructionError(f"{path} holds no reconstruction of {', '.join(unknown[:5])}")
+        return np.stack([images[rows[target], :n_samples] for target in targets])
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
-            return _load(file, path)
+            schema = file.attrs.get("schema")
+            if schema != SCHEMA:
+                raise ReconstructionError(
+                    f"{path} has schema {schema!r}, not {SCHEMA!r}",
+                    remedy="Other arrays can be given as .npy, .pt or a folder of PNG.",
+                )
+            yield file
     except FileNotFoundError:
         raise ReconstructionError(f"{path} does not exist") from None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -120,21 +153,19 @@ def load(path: Path) -> Reconstructions:
         ) from error
 
 
-def _load(file: h5py.File, path: Path) -> Reconstructions:
-    schema = file.attrs.get("schema")
-    if schema != SCHEMA:
-        raise ReconstructionError(
-            f"{path} has schema {schema!r}, not {SCHEMA!r}",
-            remedy="Other arrays can be given as .npy, .pt or a folder of PNG.",
-        )
+def _images(file: h5py.File, path: Path) -> h5py.Dataset:
     images = _own_dataset(file, "images")
     if images.dtype != np.uint8 or images.ndim != 5:
         raise ReconstructionError(
             f"{path}: images are {images.dtype} {images.shape}, not uint8 with five axes"
         )
     _check_extent(images.shape, path)
+    return images
+
+
+def _load(file: h5py.File, path: Path) -> Reconstructions:
     recon = Reconstructions(
-        images=images[()],
+        images=_images(file, path)[()],
         targets=_texts(file, "targets"),
         embeddings=_arrays(file, "embeddings"),
         captions=tuple(tuple(row) for row in _texts(file, "captions", needed=False)),

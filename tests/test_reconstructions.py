@@ -137,6 +137,19 @@ def saved(tmp_path: Path, images: NDArray[np.uint8]) -> Path:
     return path
 
 
+def test_some_samples_of_some_targets_are_read_in_the_order_asked_for(
+    saved: Path, images: NDArray[np.uint8]
+) -> None:
+    found = reconstructions.load_samples(saved, (IDS[2], IDS[0]), 1)
+    assert np.array_equal(found, images[[2, 0], :1])
+    assert np.array_equal(reconstructions.load_samples(saved, IDS, 9), images)
+
+
+def test_samples_of_a_target_that_is_not_there_are_refused(saved: Path) -> None:
+    with pytest.raises(ReconstructionError, match="no reconstruction of elsewhere"):
+        reconstructions.load_samples(saved, (IDS[0], "elsewhere"), 1)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
 def test_a_truncated_file_is_named(saved: Path, fraction: float) -> None:
     saved.write_bytes(saved.read_bytes()[: int(saved.stat().st_size * fraction)])

@@ -13,6 +13,7 @@ HEAVY = {
     "scipy",
     "sklearn",
     "matplotlib",
+    "jinja2",
     "diffusers",
     "h5py",
     "pyarrow",
