@@ -36,21 +36,36 @@ class Field:
 
 @dataclass(frozen=True)
 class Contest:
-    """Models and floors whose protocol keys agree, and the comparisons of every two models among them."""
+    """Models and floors whose protocol keys agree.
+
+    Attributes
+    ----------
+    lines : tuple of Line
+    pairs : tuple of Pair
+        Every two models.
+    floor_pairs : tuple of Pair
+        Every model and floor.
+    """
 
     lines: tuple[Line, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair, ...] = ()
+    floor_pairs: tuple[Pair, ...] = ()
 
     @property
     def models(self) -> tuple[Line, ...]:
         """The lines that decode something."""
         return tuple(line for line in self.lines if not line.is_floor)
 
+    @property
+    def floors(self) -> tuple[Line, ...]:
+        """The lines that do not look at the brain."""
+        return tuple(line for line in self.lines if line.is_floor)
+
     def only(self, keep: Callable[[Record], bool]) -> Contest:
         """Return the contest in the rows that ``keep`` accepts."""
         lines = (line.only(keep) for line in self.lines)
-        pairs = (pair for pair in self.pairs if keep(pair.first))
-        return Contest(tuple(line for line in lines if line.rows), tuple(pairs))
+        found = ((pair for pair in pairs if keep(pair.first)) for pairs in (self.pairs, self.floor_pairs))
+        return Contest(tuple(line for line in lines if line.rows), *map(tuple, found))
 
 
 @dataclass(frozen=True)
@@ -119,8 +134,9 @@ class Evidence:
 
     @property
     def pairs(self) -> list[Pair]:
-        """All comparisons of two models."""
-        return [pair for found in self.contests.values() for contest in found for pair in contest.pairs]
+        """All comparisons of two models, and of models with floors."""
+        contests = (contest for found in self.contests.values() for contest in found)
+        return [pair for contest in contests for pair in (*contest.pairs, *contest.floor_pairs)]
 
     @property
     def gaps(self) -> list[Gap]:
@@ -154,13 +170,19 @@ def gather(index: ScoreIndex, rows: Sequence[Record], *, seed: int = 0) -> Evide
     for place, members in _fields(rows).items():
         found = []
         for block in blocks.blocks(blocks.lines(members)):
-            contest = Contest(tuple(block), ())
-            contest = Contest(contest.lines, tuple(pairs(index, contest.models, seed=seed)))
+            contest = _contest(index, Contest(tuple(block)), seed)
             found.append(contest)
             for metric in dict.fromkeys(row["metric"] for row in members):
                 by_row |= letters(contest.models, metric, contest.pairs)
         contests[place] = tuple(found)
     return Evidence(contests, _orders(index, rows, seed), by_row)
+
+
+def _contest(index: ScoreIndex, contest: Contest, seed: int) -> Contest:
+    """Add the comparisons."""
+    found = pairs(index, contest.models, seed=seed)
+    against = pairs(index, contest.models, contest.floors, seed=seed) if contest.floors else []
+    return Contest(contest.lines, tuple(found), tuple(against))
 
 
 def _orders(index: ScoreIndex, rows: Sequence[Record], seed: int) -> dict[Field, tuple[Order, ...]]:

@@ -102,7 +102,8 @@ def against_grids(evidence: Evidence, model: str) -> Iterator[Grid]:
     """Yield the paired differences of all models to one of them, per split and kind of metrics."""
     for place, found in evidence.contests.items():
         for contest in found:
-            pairs = [turned for pair in contest.pairs if (turned := _seen_from(pair, model))]
+            both = (*contest.pairs, *contest.floor_pairs)
+            pairs = [turned for pair in both if (turned := _seen_from(pair, model))]
             for metrics in _chunks(contest.models):
                 rows = tuple(_pair_rows(pairs, metrics))
                 if rows:

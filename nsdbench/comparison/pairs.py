@@ -69,19 +69,24 @@ class Pair:
         }
 
 
-def pairs(index: ScoreIndex, block: Sequence[Line], *, seed: int = 0) -> list[Pair]:
-    """Compare every two models of a block in every metric that both have with item scores.
+def pairs(
+    index: ScoreIndex, models: Sequence[Line], floors: Sequence[Line] = (), *, seed: int = 0
+) -> list[Pair]:
+    """Compare every two models, or every model with every floor, in every metric that both have with item scores.
 
     Parameters
     ----------
     index : ScoreIndex
-    block : sequence of Line
+    models : sequence of Line
         Lines of one block, so that their protocol keys agree.
+    floors : sequence of Line
+        Of the same block; if given, models are compared with them and not with each other.
     seed : int
     """
+    couples = itertools.product(models, floors) if floors else itertools.combinations(models, 2)
     wanted = [
         (a.rows[metric], b.rows[metric])
-        for a, b in itertools.combinations(block, 2)
+        for a, b in couples
         for metric in a.rows
         if metric in b.rows and "untrained" not in (a.rows[metric]["status"], b.rows[metric]["status"])
     ]

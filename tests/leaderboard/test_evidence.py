@@ -269,6 +269,23 @@ def test_differences_to_one_model_have_its_sign_and_unknown_models_are_named(
         compare([tmp_path / "runs"], against="third")
 
 
+def test_models_are_compared_with_floors_without_sharing_letters_with_them(
+    tmp_path: Path, write_run: Write, noisy: Any
+) -> None:
+    metrics = (("pixcorr", "none"),)
+    for model, shift in (("ridge", 0.1), ("icnn", 0.2), ("mean_image", 0.0)):
+        write_run(lambda t, k, s, by=shift: noisy(t, k, s) + by, model=model, metrics=metrics)
+    found = compare([tmp_path / "runs"], against="mean_image")
+    (contest,) = next(iter(found.evidence.contests.values()))
+    assert len(contest.pairs) == 1
+    assert {(p.first["model"], round(p.value, 9)) for p in contest.floor_pairs} == {
+        ("ridge", 0.1),
+        ("icnn", 0.2),
+    }
+    assert contest.pairs[0].p_column == contest.pairs[0].p  # floors do not count as further models
+    assert [row[0] for row in found.grids[-1].bands[0].rows] == ["icnn", "ridge"]
+
+
 def test_imagery_keeps_half_of_what_vision_has_above_chance(tmp_path: Path, write_run: Write) -> None:
     metrics = (("clip", "AB12"),)
     for split, height in (("vision", 0.4), ("imagery", 0.2)):
