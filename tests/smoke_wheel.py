@@ -17,6 +17,7 @@ NEEDED = (
     "nsdbench/metrics/registry.py",
     "nsdbench/metrics/nets/__init__.py",
     "nsdbench/data/facts/runs.csv",
+    "nsdbench/report/templates/page.html",
     "nsdbench/py.typed",
 )
 
@@ -52,6 +53,10 @@ def main() -> None:
         }:
             sys.exit("the installed wheel did not produce simulated rows for both splits")
         run("compare", "runs")
+        run("inspect", "runs", "--cache", "cache")
+        page = Path(scratch / run("report", "runs", "--out", "page").strip())
+        if "<svg" not in page.read_text(encoding="utf-8"):
+            sys.exit("the installed wheel wrote a report without plots")
         run("compare", "--published", "--format", "markdown")
     print(f"{wheel.name}: installed and ran in an empty environment ({len(rows)} rows)")
 
