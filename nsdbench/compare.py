@@ -22,7 +22,7 @@ from nsdbench.comparison.conclusions import conclusions
 from nsdbench.comparison.evidence import Evidence, gather
 from nsdbench.comparison.grids import against_grids, gap_grids, published_grids, split_grids
 from nsdbench.comparison.pairs import Pair
-from nsdbench.comparison.scores import ScoreIndex, by_shape
+from nsdbench.comparison.scores import ScoreIndex, by_shape, name, names
 from nsdbench.comparison.tables import Grid, markdown
 from nsdbench.errors import UsageError
 from nsdbench.metrics.registry import HEADLINE
@@ -36,14 +36,17 @@ INTERVAL_NOTE = (
 )
 TEST_NOTE = (
     "Chance is tested by permuting target labels, together for all samples and metrics, subjects independently; p-values "
-    "are corrected over the metrics of a model in one table. Models are compared target by target by sign flips; letters "
-    "are corrected for all pairs of models in a column (Holm)."
+    "are corrected over the metrics of a model in one table ({how}). Models are compared target by target by sign flips; "
+    "letters are corrected for all pairs of models in a column (Holm)."
 )
+HOW: Mapping[Correction, str] = {"holm": "Holm", "max": "by the distribution of their maximum"}
+NO_ITEMS_NOTE = "Nothing is tested and gaps have no intervals, since there are no item scores: give run folders, or files of item scores."
 SIGN_NOTE = "Where no similarities are stored (ssim, published scores), chance is tested by sign flips of score minus chance."
 SELECTION_NOTE = (
     "Corrections are for all metrics, not only for those selected. Conclusions are about all of them; leave out --metric "
     "and --pool to read them."
 )
+MODELS_NOTE = "Differences between models are corrected for all models, not only for those selected; orders are of those selected."
 RETRIEVAL_NOTE = (
     "Retrieval: one embedding and one score per target, whatever the number of samples; chance is one over the number "
     "of alternatives."
@@ -87,11 +90,13 @@ class Selection:
             not self.pools or row["pool"] in (*self.pools, "none")
         )
 
-    def keeps(self, row: Mapping[str, Any]) -> bool:
-        """Return whether the model and split of a row are looked at."""
-        return (not self.splits or row["split"] in self.splits) and (
-            not self.models or row["model"] in self.models
-        )
+    def of_split(self, row: Mapping[str, Any]) -> bool:
+        """Return whether the split of a row is looked at."""
+        return not self.splits or row["split"] in self.splits
+
+    def of_model(self, row: Mapping[str, Any]) -> bool:
+        """Return whether the model of a row is looked at."""
+        return not self.models or row["model"] in self.models
 
     def unknown(self, rows: Iterable[Record]) -> list[str]:
         """Return the metrics, pools and models of the selection that no row has: misspelt, or not computed."""
@@ -110,7 +115,8 @@ class Comparison:
     Attributes
     ----------
     rows : list of dict
-        All selected leaderboard rows, each with ``labels`` (``simulated``, ``untrained``, ``partial``). Those that
+        All selected leaderboard rows, each with ``labels`` (``simulated``, ``untrained``, ``partial``) and the
+        ``name`` of its model, which has the preset in it where there are several of one model. Those that
         tables show, and those of single subjects, also have the test against chance: ``p``, ``p_corrected``,
         ``test``, ``n_arrangements``, and for means of subjects ``prevalence_bound`` and ``prevalence_highest`` (share
         of people) and ``ci_subjects_low`` and ``ci_subjects_high`` (interval over new subjects and new targets).
@@ -167,7 +173,8 @@ def compare(
     published : bool
     selection : Selection, optional
     against : str, optional
-        A model; adds tables of the paired differences of all others to it.
+        A model, with its preset if there are several (``"ridge mini"``); adds tables of the paired differences of all
+        others to it.
     correction : {"holm", "max"}
         How tests against chance are corrected for several metrics (:class:`nsdbench.comparison.chance.Settings`).
     progress : Progress, optional
@@ -183,19 +190,20 @@ def compare(
     found = results.collect([*paths, *(results.published_files() if published else ())])
     if names := selection.unknown(found.rows):
         raise UsageError(f"no result has {', '.join(names)}", remedy=_what_there_is(found.rows))
-    rows = [row | {"labels": labels(row)} for row in found.rows if selection.keeps(row)]
+    of_splits = _described(row for row in found.rows if selection.of_split(row))
+    rows = [row for row in of_splits if selection.of_model(row)]
     if not any(selection.shows(row) for row in rows):
         raise UsageError("no result matches", remedy=_what_there_is(found.rows))
     index = ScoreIndex(found)
-    shown = shown_rows(rows)
-    own = [row for row in shown if row["status"] != "published"]
-    quoted = [row for row in shown if row["status"] == "published" and _is_quoted(row, selection)]
+    candidates = shown_rows(of_splits)
+    shown = [row for row in candidates if selection.of_model(row)]
+    own = [row for row in candidates if row["status"] != "published"]
+    quoted = [row for row in candidates if row["status"] == "published" and _is_quoted(row, selection)]
     _add_tests(found, index, _whole(rows), Settings(correction), progress or Silent())
     _add_limits_over_subjects(index, shown)
     # all scores enter the corrections, whichever are looked at: choosing a few must not make them more certain
-    mine, theirs = gather(index, own), gather(index, quoted)
-    if against:
-        _require_pairs(against, (*mine.pairs, *theirs.pairs))
+    mine, theirs = (gather(index, part, chosen=selection.of_model) for part in (own, quoted))
+    against = against and _paired(against, (*mine.pairs, *theirs.pairs))
     said = ((), ()) if selection.part else (conclusions(mine), conclusions(theirs))
     mine, theirs = mine.only(selection.shows), theirs.only(selection.shows)
     rows = [row for row in rows if selection.shows(row)]
@@ -204,7 +212,7 @@ def compare(
         rows,
         tuple(_grids(mine, theirs, against)),
         *said,
-        (*found.notes, *_notes(shown, selection)),
+        (*found.notes, *_notes(shown, selection, correction)),
         mine,
         theirs,
     )
@@ -215,12 +223,30 @@ def _is_quoted(row: Record, selection: Selection) -> bool:
     return summary.base_name(row["metric"]) in HEADLINE or bool(selection.metrics and selection.shows(row))
 
 
-def _require_pairs(model: str, pairs: Sequence[Pair]) -> None:
-    if not any(model in (pair.first["model"], pair.second["model"]) for pair in pairs):
+def _described(rows: Iterable[Record]) -> list[Record]:
+    """Return rows with their labels and the name of their model."""
+    rows = list(rows)
+    known = names(rows)
+    of_model = ((row, known.get((row["model"], row["preset"]), row["model"])) for row in rows)
+    return [row | {"labels": labels(row), "name": name} for row, name in of_model]
+
+
+def _paired(model: str, pairs: Sequence[Pair]) -> str:
+    """Return the name of the model that others are compared with."""
+    rows = [row for pair in pairs for row in (pair.first, pair.second)]
+    found = sorted({name(row) for row in rows if model in (row["model"], name(row))})
+    if not found:
+        known = ", ".join(sorted({name(row) for row in rows}))
         raise UsageError(
             f"no model can be compared with {model!r} target by target",
-            remedy="Name a model that shares its protocol and targets with another one, and whose item scores are at hand.",
+            remedy=f"Name one of: {known}."
+            if known
+            else "Two models with item scores of the same targets under one protocol are needed.",
         )
+    if len(found) > 1:
+        quoted = " or ".join(map(repr, found))
+        raise UsageError(f"there are several presets of {model!r}", remedy=f"Name one: {quoted}.")
+    return found[0]
 
 
 def _grids(mine: Evidence, theirs: Evidence, against: str | None) -> Iterator[Grid]:
@@ -272,18 +298,19 @@ def _whole(rows: Sequence[Record]) -> list[Record]:
     ]
 
 
-def _notes(shown: Sequence[Record], selection: Selection) -> Iterator[str]:
+def _notes(shown: Sequence[Record], selection: Selection, correction: Correction) -> Iterator[str]:
     own = [row for row in shown if row["status"] != "published"]
     published = [row for row in shown if row["status"] == "published"]
     quoted = [row for row in published if _is_quoted(row, selection)]
     yield INTERVAL_NOTE
     tests = {row.get("test") for row in (*own, *quoted)} - {None}
-    if tests:
-        yield TEST_NOTE
+    yield TEST_NOTE.format(how=HOW[correction]) if tests else NO_ITEMS_NOTE
     if SIGNS in tests:
         yield SIGN_NOTE
     if selection.part:
         yield SELECTION_NOTE
+    if selection.models:
+        yield MODELS_NOTE
     if any(summary.kind(row["metric"]) == "retrieval" for row in own):
         yield RETRIEVAL_NOTE
     if quoted:
@@ -322,7 +349,7 @@ def twin(table: pa.Table, *, title: str) -> str:
     title : str
         Heading of the document.
     """
-    rows = shown_rows(table.to_pylist())
+    rows = shown_rows(_described(table.to_pylist()))
     theirs = [row for row in rows if row["status"] == "published"]
     index = ScoreIndex(results.Results(rows, ITEMS.empty_table(), ()))
     mine, quoted = (

@@ -60,7 +60,10 @@ def read(path: Path) -> Similarities:
         If the file is missing, damaged, or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        opened = np.load(path, allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise _damaged(path, "one array instead of an archive")
+        with opened as archive:
             found = Similarities(
                 {name.removeprefix("r/"): archive[name] for name in archive.files if name.startswith("r/")},
                 tuple(archive["pool_ids"].tolist()),
@@ -68,12 +71,26 @@ def read(path: Path) -> Similarities:
             )
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, str(error)) from error
-    axes = (len(found.pool_ids), len(found.targets))
-    if any(matrix.ndim != 3 or matrix.shape[:2] != axes for matrix in found.matrices.values()):
-        raise _damaged(path, "shapes do not fit the ids")
-    if not set(found.targets) <= set(found.pool_ids):
-        raise _damaged(path, "a target is not in the pool")
+    if fault := _fault(found):
+        raise _damaged(path, fault)
     return found
+
+
+def _fault(found: Similarities) -> str:
+    """Say what is wrong with matrices and ids; empty if nothing is."""
+    if not found.targets or not all(isinstance(name, str) for name in (*found.pool_ids, *found.targets)):
+        return "no targets, or ids that are no text"
+    if any(list(ids) != sorted(set(ids)) for ids in (found.pool_ids, found.targets)):
+        return "ids are not ascending"
+    if not set(found.targets) <= set(found.pool_ids):
+        return "a target is not in the pool"
+    axes = (len(found.pool_ids), len(found.targets))
+    for matrix in found.matrices.values():
+        if matrix.ndim != 3 or matrix.shape[:2] != axes or not matrix.size:
+            return "shapes do not fit the ids"
+        if matrix.dtype != np.float64 or not np.isfinite(matrix).all():
+            return "not all similarities are finite numbers"
+    return ""
 
 
 def _damaged(path: Path, why: str) -> DataError:

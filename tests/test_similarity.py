@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,4 +52,44 @@ def test_matrices_that_do_not_fit_their_ids_are_refused(
 def test_a_file_without_ids_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "r.npz", **{"r/clip": np.zeros((2, 2, 1))})
     with pytest.raises(DataError, match="pool_ids"):
+        similarity.read(tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "fault"),
+    [
+        (np.full((3, 2, 1), np.nan), "finite numbers"),
+        (np.zeros((3, 2, 1), np.complex128), "finite numbers"),
+        (np.zeros((3, 2, 1)).astype(str), "finite numbers"),
+        (np.zeros((3, 2, 0)), "shapes do not fit"),
+    ],
+)
+def test_similarities_that_are_no_numbers_are_refused(matrix: Any, fault: str, tmp_path: Path) -> None:
+    similarity.write(tmp_path / "r.npz", Similarities({"clip": matrix}, ("A1", "A2", "B1"), ("A1", "B1")))
+    with pytest.raises(DataError, match=fault):
+        similarity.read(tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize(
+    ("pool", "targets", "fault"),
+    [
+        (("A1", "A2"), (), "no targets"),
+        ((1, 2), (1, 2), "no text"),
+        (("A1", "A1"), ("A1",), "not ascending"),
+        (("A2", "A1"), ("A1", "A2"), "not ascending"),
+    ],
+)
+def test_ids_that_are_no_ascending_names_are_refused(
+    pool: tuple[Any, ...], targets: tuple[Any, ...], fault: str, tmp_path: Path
+) -> None:
+    matrix = np.zeros((len(pool), len(targets), 1))
+    similarity.write(tmp_path / "r.npz", Similarities({"clip": matrix}, pool, targets))
+    with pytest.raises(DataError, match=fault):
+        similarity.read(tmp_path / "r.npz")
+
+
+def test_a_single_array_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "r.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 2, 1)))
+    with pytest.raises(DataError, match="one array"):
         similarity.read(tmp_path / "r.npz")

@@ -12,6 +12,7 @@ import typer
 
 from nsdbench.cli import options
 from nsdbench.cli.output import Bars, Verbose, emit_json
+from nsdbench.errors import UsageError
 
 if TYPE_CHECKING:
     from nsdbench.compare import Comparison
@@ -63,10 +64,17 @@ def compare(
         list[str] | None, typer.Option(help="Identification pools to show, such as AB12 or within6.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Add the differences of all models to this one.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Add the differences of all models to this one ('ridge mini' where it has several presets).",
+        ),
     ] = None,
     correction: Annotated[
-        Correct, typer.Option(help="Correction of the tests against chance for several metrics.")
+        Correct,
+        typer.Option(
+            help="Tests against chance of several metrics: Holm, or the distribution of the maximum."
+        ),
     ] = Correct.holm,
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
     verbose: Verbose = False,
@@ -88,7 +96,7 @@ def compare(
         options.result_paths(paths, "compare", published=published),
         published=published,
         selection=selection,
-        against=_model_names([against])[0] if against else None,
+        against=_one_model(against),
         correction=correction.value,
         progress=Bars(),
     )
@@ -102,6 +110,17 @@ def compare(
 
 def _model_names(values: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(name.replace("-", "_") for name in _names(values))
+
+
+def _one_model(value: str | None) -> str | None:
+    if value is None:
+        return None
+    found = _model_names([value])
+    if len(found) != 1:
+        raise UsageError(
+            f"--against takes one model, not {value!r}", remedy="Compare with one after the other."
+        )
+    return found[0]
 
 
 def _names(values: Iterable[str] | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nsdbench import stats, summary
 from nsdbench.comparison.blocks import GapLine
-from nsdbench.comparison.scores import Record, ScoreIndex, better
+from nsdbench.comparison.scores import Record, ScoreIndex, better, name
 from nsdbench.metrics.registry import HEADLINE
 
 FEWEST = 3
@@ -49,6 +49,11 @@ class Agreement:
     def agrees(self) -> bool:
         """Whether the orders are related in the same direction at the 5 % level."""
         return self.rho > 0 and self.p_corrected <= 1 - summary.LEVEL
+
+    @property
+    def opposes(self) -> bool:
+        """Whether the models that are good on one split are bad on the other, at the 5 % level."""
+        return self.rho < 0 and self.p_corrected <= 1 - summary.LEVEL
 
 
 def agreements(index: ScoreIndex, block: Sequence[GapLine], *, seed: int = 0) -> list[Agreement]:
@@ -90,7 +95,7 @@ def _column(metric: str, block: Sequence[GapLine], index: ScoreIndex, seed: int)
     seen, imagined = (np.array([sign * row["value"] for row in side]) for side in rows)
     drawn = [_draws(side, index, sign, seed) for side in rows]
     draws = (drawn[0], drawn[1]) if drawn[0] is not None and drawn[1] is not None else None
-    return _Column(metric, tuple(gap.vision["model"] for gap in gaps), (seen, imagined), draws)
+    return _Column(metric, tuple(name(gap.vision) for gap in gaps), (seen, imagined), draws)
 
 
 def _draws(rows: Sequence[Record], index: ScoreIndex, sign: int, seed: int) -> stats.Floats | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nsdbench import stats, summary
 from nsdbench.comparison.gap import Gap
+from nsdbench.comparison.scores import name
 from nsdbench.schema import VARIANT
 
 Record = dict[str, Any]
@@ -52,13 +53,13 @@ class Line:
 
     @property
     def model(self) -> str:
-        """Model id."""
-        return str(self.first["model"])
+        """Name of the model (:func:`nsdbench.comparison.scores.name`)."""
+        return name(self.first)
 
     @property
     def is_floor(self) -> bool:
         """Whether the model decodes nothing and only marks the floor."""
-        return self.model in FLOORS
+        return self.first["model"] in FLOORS
 
     @property
     def keys(self) -> dict[str, str]:
@@ -105,10 +106,11 @@ def settings(row: Record) -> tuple[Any, ...]:
 
 
 def lines(rows: Iterable[Record]) -> list[Line]:
-    """Gather rows into one line per model, settings, subject and target set."""
+    """Gather rows into one line per model, settings, subject, target set and profile."""
     found: dict[tuple[Any, ...], Line] = {}
     for row in rows:
-        key = (*settings(row), row["source"], row["subject"], row["stimulus_set"], row["run_id"])
+        where = (row["source"], row["subject"], row["stimulus_set"], row["run_id"], row["metric_profile"])
+        key = (*settings(row), *where)
         found.setdefault(key, Line({})).rows[row["metric"]] = row
     return list(found.values())
 
@@ -122,6 +124,7 @@ def gap_lines(gaps: Iterable[Gap]) -> list[GapLine]:
             *settings(gap.vision),
             gap.vision["subject"],
             gap.vision["stimulus_set"],
+            gap.vision["metric_profile"],
             *(r["run_id"] for r in rows),
         )
         found.setdefault(key, GapLine({})).gaps[gap.metric] = gap
@@ -156,6 +159,26 @@ def difference(line: Line, main: Sequence[Line]) -> str:
                 ]
                 return "; ".join(said) or "other stimuli, data or subjects behind the same settings"
     return "no metric in common"
+
+
+def apart(found: Sequence[Sequence[Line]]) -> list[str]:
+    """Say what sets each of several blocks apart from the others, besides the targets and subjects it is about."""
+    shared = set.intersection(*(set(block[0].rows) for block in found)) if found else set()
+    if not shared:
+        return [""] * len(found)
+    rows = [block[0].rows[min(shared)] for block in found]
+    differing = [column for column in _DIFFERENCES if len({row[column] for row in rows}) > 1]
+    columns = [column for column in differing if column not in ("n_targets", "n_subjects", "subject")]
+    return [", ".join(f"{column} {row[column]}" for column in columns) for row in rows]
+
+
+def gap_difference(line: GapLine, main: Sequence[GapLine]) -> str:
+    """Say the same of a line on both splits: how its imagery side differs, or else its vision side."""
+    for side in ("imagery", "vision"):
+        here, others = getattr(line, side), [getattr(other, side) for other in main]
+        if not any(_agree(here.keys, other.keys) for other in others):
+            return difference(here, others)
+    return difference(line.imagery, [other.imagery for other in main])
 
 
 def mean_ranks(members: Sequence[Line]) -> list[float | None]:
@@ -201,7 +224,9 @@ def facts(members: Sequence[Line], *first: str, samples: bool = True, profile: b
     pools = sorted({row["pool"] for row in rows} - {"none", "unstated"})
     parts = [*first, *([f"pool {', '.join(pools)}"] if pools else [])]
     targets = sorted({row["n_targets"] for row in rows} - {None})
-    parts += [f"{'-'.join(map(str, dict.fromkeys((targets[0], targets[-1]))))} targets"] if targets else []
+    if targets:
+        several = "" if targets[-1] == 1 else "s"
+        parts.append(f"{'-'.join(map(str, dict.fromkeys((targets[0], targets[-1]))))} target{several}")
     subjects = {(row["subject"], row["n_subjects"]) for row in rows}
     if len(subjects) == 1:
         subject, n = subjects.pop()

@@ -18,11 +18,15 @@ from nsdbench.comparison.results import Results
 from nsdbench.comparison.scores import Record, ScoreIndex, better, family, floors, in_set
 from nsdbench.errors import DataError
 from nsdbench.itemscores import pools
+from nsdbench.metrics.profiles import PROFILES
 from nsdbench.similarity import Similarities
 from nsdbench.types import Progress
 
 Correction = Literal["holm", "max"]
 LABELS, SIGNS = "label permutation", "sign flips"
+FEW = 12  # only so few targets can have all permutations listed, which is done for single subjects
+SAME = 1e-6
+_AGAIN = "Delete the similarity-*.npz file of the run and score it again."
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def chance_tests(
     found: Results, index: ScoreIndex, rows: Sequence[Record], settings: Settings, progress: Progress
 ) -> list[ChanceTest | None]:
     """Test each row against chance; None where neither similarities nor item scores with a floor are at hand."""
-    files = _Files(found)
+    files = _Files(found, settings)
     results: list[ChanceTest | None] = [None] * len(rows)
     for members in progress.track(_families(rows), "chance"):
         for i, test in zip(members, _test([rows[i] for i in members], files, index, settings), strict=True):
@@ -129,20 +133,35 @@ def _label_batch(
 ) -> Iterator[_Batch]:
     """Yield the rows whose similarities are stored for every subject."""
     runs = index.runs(rows[0])
-    stored = [files.of(run, rows[0]["metric_profile"]) for run in runs.values()]
-    places = [
-        i for i, row in enumerate(rows) if stored and all(s and row["metric"] in s.matrices for s in stored)
-    ]
+    profile = rows[0]["metric_profile"]
+    stored = [files.metrics(run, profile) for run in runs.values()]
+    places = [i for i, row in enumerate(rows) if stored and all(row["metric"] in of for of in stored)]
     if not places:
         return
     chosen = [rows[i] for i in places]
-    parts = [
-        _arranged(chosen, found, subject, alone=len(runs) == 1, settings=settings)
-        for subject, found in zip(runs, stored, strict=True)
-        if found
-    ]
-    prevalence = stats.prevalence(parts) if len(parts) > 1 else [None] * len(chosen)
-    yield _Batch(places, stats.subject_mean(parts), LABELS, prevalence)
+    alone = len(runs) == 1
+    parts = [files.arranged(chosen, run, subject, alone=alone) for subject, run in runs.items()]
+    whole = stats.subject_mean(parts)
+    _require_same(chosen, whole.observed)
+    prevalence = [None] * len(chosen) if alone else stats.prevalence(parts)
+    yield _Batch(places, whole, LABELS, prevalence)
+
+
+def _require_same(rows: Sequence[Record], observed: stats.Floats) -> None:
+    """Check that two-way scores are those of the similarities beside them, which may be of other reconstructions."""
+    for row, value in zip(rows, observed.tolist(), strict=True):
+        known = PROFILES.get(row["metric_profile"])
+        if (
+            summary.kind(row["metric"]) == "identification"
+            and known
+            and known.ties == "half"  # elsewhere, ties make a difference that says nothing
+            and abs(row["value"] - value) > SAME
+        ):
+            raise DataError(
+                f"run {row['run_id']}: {row['metric']}, pool {row['pool']}, is {row['value']:.4f}, but the similarities "
+                f"beside it give {value:.4f}: they belong to other scores",
+                remedy=_AGAIN,
+            )
 
 
 def _arranged(
@@ -150,6 +169,12 @@ def _arranged(
 ) -> stats.Arranged:
     """Permute the labels of one subject."""
     chosen = [place for place, target in enumerate(found.targets) if in_set(target, rows[0])]
+    if not chosen:
+        raise DataError(
+            f"run {rows[0]['run_id']}: the similarities beside its scores have none of the targets of set "
+            f"{rows[0]['stimulus_set']}",
+            remedy=_AGAIN,
+        )
     tables = np.stack([_table(row, found) for row in rows])[:, chosen][:, :, chosen]
     of_target = found.truth_row[chosen]
     inside = [np.flatnonzero(np.isin(of_target, members)).tolist() for members in _groups(rows[0], found)]
@@ -172,7 +197,7 @@ def _groups(row: Record, found: Similarities) -> Sequence[NDArray[np.int64]]:
         raise DataError(
             f"run {row['run_id']}: {row['metric']} was scored in the pool {row['pool']}, but the similarities beside it are "
             f"those of {', '.join(known)}",
-            remedy="Delete the similarity-*.npz file of the run and score it again.",
+            remedy=_AGAIN,
         )
     return known[row["pool"]]
 
@@ -221,16 +246,40 @@ def _sign_batches(
 
 
 class _Files:
-    """Reads each similarity file once."""
+    """Permutes what similarity files hold, each only once; keeps one file at a time, since they can be large."""
 
-    def __init__(self, found: Results) -> None:
+    def __init__(self, found: Results, settings: Settings) -> None:
         self._folders = found.folders
-        self._read: dict[tuple[str, str], Similarities | None] = {}
+        self._settings = settings
+        self._last: tuple[tuple[str, str], Similarities | None] = (("", ""), None)
+        self._metrics: dict[tuple[str, str], frozenset[str]] = {}
+        self._arranged: dict[tuple[Any, ...], stats.Arranged] = {}
 
-    def of(self, run_id: str, profile: str) -> Similarities | None:
-        """Return the similarities of a run; None where there are none."""
-        if (run_id, profile) not in self._read:
+    def metrics(self, run_id: str, profile: str) -> frozenset[str]:
+        """Return the metrics whose similarities are stored for a run."""
+        if (run_id, profile) not in self._metrics:
+            found = self._of(run_id, profile)
+            self._metrics[run_id, profile] = frozenset(found.matrices if found else ())
+        return self._metrics[run_id, profile]
+
+    def arranged(self, rows: Sequence[Record], run_id: str, subject: int, *, alone: bool) -> stats.Arranged:
+        """Return the permuted scores of one run, in the metrics, pools and target set of ``rows``."""
+        listed = alone and (rows[0]["n_targets"] or 0) <= FEW  # more are drawn, alone or together
+        key = (
+            run_id,
+            subject,
+            listed,
+            *((r["metric"], r["pool"], r["stimulus_set"], r["metric_profile"]) for r in rows),
+        )
+        if key not in self._arranged:
+            found = self._of(run_id, rows[0]["metric_profile"])
+            assert found is not None  # its metrics were asked for
+            self._arranged[key] = _arranged(rows, found, subject, alone=listed, settings=self._settings)
+        return self._arranged[key]
+
+    def _of(self, run_id: str, profile: str) -> Similarities | None:
+        if self._last[0] != (run_id, profile):
             folder = self._folders.get(run_id)
             path = folder and folder / similarity.file_name(profile)
-            self._read[run_id, profile] = similarity.read(path) if path and path.is_file() else None
-        return self._read[run_id, profile]
+            self._last = ((run_id, profile), similarity.read(path) if path and path.is_file() else None)
+        return self._last[1]

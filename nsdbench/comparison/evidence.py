@@ -64,7 +64,8 @@ class Contest:
     def only(self, keep: Callable[[Record], bool]) -> Contest:
         """Return the contest in the rows that ``keep`` accepts."""
         lines = (line.only(keep) for line in self.lines)
-        found = ((pair for pair in pairs if keep(pair.first)) for pairs in (self.pairs, self.floor_pairs))
+        both = (self.pairs, self.floor_pairs)
+        found = ((pair for pair in pairs if keep(pair.first) and keep(pair.second)) for pairs in both)
         return Contest(tuple(line for line in lines if line.rows), *map(tuple, found))
 
 
@@ -155,7 +156,9 @@ class Evidence:
         ]
 
 
-def gather(index: ScoreIndex, rows: Sequence[Record], *, seed: int = 0) -> Evidence:
+def gather(
+    index: ScoreIndex, rows: Sequence[Record], *, chosen: Callable[[Record], bool] = bool, seed: int = 0
+) -> Evidence:
     """Compare the models of ``rows`` with each other, and across the splits.
 
     Parameters
@@ -163,6 +166,8 @@ def gather(index: ScoreIndex, rows: Sequence[Record], *, seed: int = 0) -> Evide
     index : ScoreIndex
     rows : sequence of dict
         One row per model, settings, split, metric and pool.
+    chosen : callable
+        Whether the model of a row is to be in the result; all are in the corrections of differences between models.
     seed : int
     """
     contests: dict[Field, tuple[Contest, ...]] = {}
@@ -170,12 +175,14 @@ def gather(index: ScoreIndex, rows: Sequence[Record], *, seed: int = 0) -> Evide
     for place, members in _fields(rows).items():
         found = []
         for block in blocks.blocks(blocks.lines(members)):
-            contest = _contest(index, Contest(tuple(block)), seed)
-            found.append(contest)
+            contest = _contest(index, Contest(tuple(block)), seed).only(chosen)
+            if contest.lines:
+                found.append(contest)
             for metric in dict.fromkeys(row["metric"] for row in members):
                 by_row |= letters(contest.models, metric, contest.pairs)
-        contests[place] = tuple(found)
-    return Evidence(contests, _orders(index, rows, seed), by_row)
+        if found:
+            contests[place] = tuple(sorted(found, key=lambda contest: len(contest.lines), reverse=True))
+    return Evidence(contests, _orders(index, [row for row in rows if chosen(row)], seed), by_row)
 
 
 def _contest(index: ScoreIndex, contest: Contest, seed: int) -> Contest:

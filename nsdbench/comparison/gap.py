@@ -27,6 +27,7 @@ _SAME_DECODER = (
     "decoder_train_trials",
 )  # fmt: skip
 
+ROUNDING = 1e-9  # a limit this close to chance is at chance
 _NUMBERS = ("value", "low", "high", "p", "p_corrected", "retention", "retention_low", "retention_high")
 
 
@@ -43,10 +44,10 @@ class Gap:
     low, high : float or None
         95 % limits from resampling targets jointly in both splits and all subjects; None without item scores.
     p, p_corrected : float or None
-        Two-sided sign flips over targets; Holm over the metrics of the model.
+        Two-sided sign flips over targets; Holm over the metrics of the model. None for networks without training.
     retention, retention_low, retention_high : float or None
         Share of the vision score above chance that is left on imagery, with 95 % limits. None where it is not sure
-        that vision is above chance (the ratio would be unbounded), or chance is unknown.
+        that vision is above chance (the ratio would be unbounded), chance is unknown, or networks are untrained.
     """
 
     vision: Record
@@ -90,11 +91,15 @@ def gaps(index: ScoreIndex, rows: Iterable[Record], *, seed: int = 0) -> list[Ga
         Leaderboard rows to pair.
     """
     rows = [row for row in rows if row["value"] is not None]
-    seen = {_decoder(row): row for row in rows if row["split"] == "vision"}
-    imagined = [row for row in rows if row["split"] == "imagery"]
-    pairs = [(seen[_decoder(row)], row) for row in imagined if _decoder(row) in seen]
+    seen: dict[tuple[Any, ...], list[Record]] = {}
+    for row in rows:
+        if row["split"] == "vision":
+            seen.setdefault(_decoder(row), []).append(row)
     plain, sides = [], []
-    for vision, imagery in pairs:
+    for imagery in (row for row in rows if row["split"] == "imagery"):
+        vision = _counterpart(imagery, seen.get(_decoder(imagery), []))
+        if vision is None:
+            continue
         side = _sides(index, vision, imagery)
         if side is None or _same_targets(side):
             plain.append(Gap(vision, imagery, better(vision) * (vision["value"] - imagery["value"])))
@@ -108,6 +113,17 @@ def _decoder(row: Record) -> tuple[Any, ...]:
     # one of the two imagery runs ("mean of imagery run 2") has a vision side too: as many trials as were seen
     averaging = (row["averaging"] or "").partition(" of imagery run")[0]
     return (*(row[name] for name in _SAME_DECODER), source, averaging)
+
+
+def _counterpart(imagery: Record, seen: Sequence[Record]) -> Record | None:
+    """Return the vision row of a decoder; of several, whose reconstructions lay elsewhere, the one from the same place."""
+    if len(seen) > 1:
+        seen = [row for row in seen if row["source"] == imagery["source"]]
+    return seen[0] if len(seen) == 1 else None
+
+
+def _means_something(gap: Gap) -> bool:
+    return bool(gap.vision["status"] != "untrained")
 
 
 def _sides(index: ScoreIndex, vision: Record, imagery: Record) -> _Sides | None:
@@ -136,7 +152,8 @@ def _with_limits(found: Sequence[Gap], sides: Sequence[_Sides | None], seed: int
         limits = stats.bca(differences, level=summary.LEVEL, seed=seed)
         p = stats.sign_flips(differences, seed=seed).p_two_sided()
         for i, low, high, one in zip(places, limits.low, limits.high, p, strict=True):
-            out[i] = replace(out[i], low=float(low), high=float(high), p=float(one))
+            tested = float(one) if _means_something(out[i]) else None
+            out[i] = replace(out[i], low=float(low), high=float(high), p=tested)
     return out
 
 
@@ -144,7 +161,7 @@ def _with_retention(found: Sequence[Gap], sides: Sequence[_Sides | None], seed: 
     out = list(found)
     stacks: dict[int, stats.Floats] = {}
     for i, side in enumerate(sides):
-        if side and len(side[2]) > 1:
+        if side and len(side[2]) > 1 and _means_something(found[i]):
             rows = (found[i].vision, found[i].imagery)
             above = np.stack(
                 [better(r) * (s.values - floors(r, s)) for r, s in zip(rows, side[:2], strict=True)]
@@ -153,7 +170,7 @@ def _with_retention(found: Sequence[Gap], sides: Sequence[_Sides | None], seed: 
                 stacks[i] = above
     for places in by_shape(stacks):
         vision, imagery = (np.stack([stacks[i][k] for i in places]) for k in (0, 1))
-        sure = stats.bca(vision, level=summary.LEVEL, seed=seed).low > 0
+        sure = stats.bca(vision, level=summary.LEVEL, seed=seed).low > ROUNDING
         kept = [i for i, yes in zip(places, sure, strict=True) if yes]
         if kept:
             ratio = stats.bca_ratio(imagery[sure], vision[sure], level=summary.LEVEL, seed=seed)
@@ -170,7 +187,8 @@ def _corrected(found: Sequence[Gap]) -> list[Gap]:
     for i, gap in enumerate(found):
         if gap.p is not None:
             row = gap.vision
-            key = (family(row), row["run_id"], gap.imagery["run_id"], row["stimulus_set"])
+            shared = (row["stimulus_set"], row["metric_profile"])
+            key = (family(row), row["run_id"], gap.imagery["run_id"], *shared)
             families.setdefault(key, []).append(i)
     for places in families.values():
         for i, p in zip(places, stats.holm([out[i].p or 0.0 for i in places]), strict=True):

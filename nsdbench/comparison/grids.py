@@ -13,7 +13,7 @@ from nsdbench.comparison.blocks import Line, Record
 from nsdbench.comparison.evidence import Evidence, Field, Order
 from nsdbench.comparison.gap import Gap
 from nsdbench.comparison.pairs import Pair
-from nsdbench.comparison.scores import column_order, knows_sets, set_score
+from nsdbench.comparison.scores import column_order, knows_sets, name, set_score
 from nsdbench.comparison.tables import Band, Grid, Row, header_cell, interval, number, p_value
 
 LABEL_WIDTH = 22
@@ -34,7 +34,8 @@ STAR_NOTE = (
 LETTERS_NOTE = "Models that share a letter cannot be told apart in that column."
 SET_NOTE = "set only: what telling bars and crosses from scenes would give, and nothing else."
 GAP_TITLE = "VISION AGAINST IMAGERY: same targets, same decoder"
-GAP_NOTE = "gap > 0: seen images score better (distances are turned round); * not zero (corrected p <= .05)."
+GAP_NOTE = "gap > 0: seen images score better (distances are turned round)."
+TESTED_NOTE = "* a gap that is not zero (corrected p <= .05)."
 KEPT_NOTE = (
     "kept: share of the vision score above chance that imagery retains; empty where vision is not surely above chance. "
     "Vision averages 8 trials per target, imagery 16; `--imagery-runs 2` has as many as vision."
@@ -43,7 +44,10 @@ AGAINST_NOTE = (
     "Paired difference, its 95 % interval over targets, and the probability to be better on a target; > 0: better than the "
     "model named above. * not zero (sign flips over targets, Holm over the metrics of the two models, p <= .05)."
 )
-ORDER_NOTE = "order of models: Spearman rho between vision and imagery, its interval over targets, two-sided permutation p."
+ORDER_NOTE = (
+    "order of models: Spearman rho between vision and imagery, its interval over targets where item scores are at hand, "
+    "two-sided permutation p."
+)
 
 
 def split_grids(evidence: Evidence) -> Iterator[Grid]:
@@ -52,13 +56,14 @@ def split_grids(evidence: Evidence) -> Iterator[Grid]:
         for metrics in _chunks(line for contest in found for line in contest.lines):
             shown = [_restricted(contest.lines, metrics) for contest in found]
             shown = [lines for lines in shown if lines]
+            everything = list(chain.from_iterable(shown))  # a metric may be in some of the blocks only
             bands = list(_block_bands(shown[0], metrics, evidence))
             for block in shown[1:]:
                 why = f"not comparable with the rows above: {blocks.difference(block[0], shown[0])}"
                 bands += _block_bands(block, metrics, evidence, why)
             title = f"{TITLES[place.split]} ({blocks.facts(shown[0], place.dataset, profile=True)})"
-            notes = _legend(chain.from_iterable(shown), metrics, evidence)
-            yield _without_empty_rank(Grid(title, _header(shown[0], metrics), tuple(bands), notes))
+            notes = _legend(everything, metrics, evidence)
+            yield _without_empty_rank(Grid(title, _header(everything, metrics), tuple(bands), notes))
 
 
 def published_grids(evidence: Evidence) -> Iterator[Grid]:
@@ -88,11 +93,16 @@ def gap_grids(evidence: Evidence) -> Iterator[Grid]:
         for metrics in _chunks(line.imagery for _, order in found for line in order.lines):
             shown = [(place, order) for place, order in found if _has(order, metrics)]
             captioned = bool(fields[0].source) or len(shown) > 1
-            bands = tuple(_gap_band(place, order, metrics, captioned=captioned) for place, order in shown)
+            bands = tuple(
+                _gap_band(place, order, metrics, _gap_caption(place, order, shown[0][1]) if captioned else "")
+                for place, order in shown
+            )
+            lines = [line for _, order in shown for line in order.lines]
+            first, *columns, _ = _header([line.imagery for line in lines], metrics)
             sides = [line.imagery for line in shown[0][1].lines]
-            first, *columns, _ = _header(sides, metrics)
             facts = ", AS PUBLISHED" if fields[0].source else f" ({blocks.facts(sides)})"
             notes = [GAP_NOTE]
+            notes += [TESTED_NOTE] if any(gap.certain for line in lines for gap in line.gaps.values()) else []
             notes += [KEPT_NOTE] if any("kept" in row[1] for band in bands for row in band.rows) else []
             notes += [ORDER_NOTE] if any(order.agreements for _, order in shown) else []
             yield Grid(GAP_TITLE + facts, (first, "", *columns), bands, tuple(notes))
@@ -207,7 +217,8 @@ def _column(rows: Sequence[Record | None], evidence: Evidence) -> list[str]:
 
 def _starred(row: Record) -> bool:
     p = row.get("p_corrected")
-    return p is not None and p <= ALPHA and row["status"] != "untrained"
+    # a floor does not look at the brain: whatever its p, its star would be a false alarm
+    return p is not None and p <= ALPHA and row["status"] != "untrained" and row["model"] not in blocks.FLOORS
 
 
 def _label(line: Line, *, samples: bool) -> str:
@@ -240,7 +251,18 @@ def _has(order: Order, metrics: Sequence[str]) -> bool:
     return any(metric in line.gaps for line in order.lines for metric in metrics)
 
 
-def _gap_band(place: Field, order: Order, metrics: Sequence[str], *, captioned: bool) -> Band:
+def _gap_caption(place: Field, order: Order, first: Order) -> str:
+    members = [line.imagery for line in order.lines]
+    source = place.source[0].partition(" | ")[0] if place.source else ""
+    facts = f"{source} | {blocks.facts(members, profile=True)}".removeprefix(" | ")
+    if place.source or order is first:
+        return facts
+    return (
+        f"{facts}; not comparable with the rows above: {blocks.gap_difference(order.lines[0], first.lines)}"
+    )
+
+
+def _gap_band(place: Field, order: Order, metrics: Sequence[str], caption: str) -> Band:
     shown = [line for line in order.lines if any(metric in line.gaps for metric in metrics)]
     members = [line.imagery for line in shown]
     samples = blocks.common_samples(members) is None
@@ -257,9 +279,7 @@ def _gap_band(place: Field, order: Order, metrics: Sequence[str], *, captioned: 
     if any(order.of(metric) for metric in metrics):
         cells = (_agreement_cell(order, metric) for metric in metrics)
         rows.append((f"order of {len(shown)}\nmodels", "rho\n\np", *cells))
-    source = place.source[0].partition(" | ")[0] if place.source else ""
-    caption = f"{source} | {blocks.facts(members, profile=True)}".removeprefix(" | ")
-    return Band(tuple(rows), caption if captioned else "")
+    return Band(tuple(rows), caption)
 
 
 def _gap_cell(gap: Gap | None, kept: bool) -> str:
@@ -283,9 +303,9 @@ def _agreement_cell(order: Order, metric: str) -> str:
 
 def _seen_from(pair: Pair, model: str) -> Pair | None:
     """Return a comparison with ``model`` as the other side of the difference."""
-    if pair.second["model"] == model:
+    if name(pair.second) == model:
         return pair
-    if pair.first["model"] != model:
+    if name(pair.first) != model:
         return None
     return replace(
         pair, first=pair.second, second=pair.first, value=-pair.value, low=-pair.high, high=-pair.low,
@@ -296,7 +316,7 @@ def _seen_from(pair: Pair, model: str) -> Pair | None:
 def _pair_rows(pairs: Sequence[Pair], metrics: Sequence[str]) -> Iterator[Row]:
     by_model: dict[str, dict[str, Pair]] = {}
     for pair in pairs:
-        by_model.setdefault(pair.first["model"], {})[pair.first["metric"]] = pair
+        by_model.setdefault(name(pair.first), {})[pair.first["metric"]] = pair
     for model, found in sorted(by_model.items()):
         if any(metric in found for metric in metrics):
             yield (model, *(_pair_cell(found.get(metric)) for metric in metrics))

@@ -11,7 +11,7 @@ import numpy as np
 
 from nsdbench import stats, summary
 from nsdbench.comparison.blocks import Line
-from nsdbench.comparison.scores import SHARED, Record, ScoreIndex, better, by_shape, family
+from nsdbench.comparison.scores import SHARED, Record, ScoreIndex, better, by_shape, family, name
 
 _NUMBERS = (
     "value", "low", "high", "superiority", "p", "p_contrast", "p_column", "n_targets", "n_subjects",
@@ -63,8 +63,8 @@ class Pair:
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         return {
             **{name: self.first[name] for name in SHARED},
-            "first": self.first["model"],
-            "second": self.second["model"],
+            "first": name(self.first),
+            "second": name(self.second),
             **numbers,
         }
 

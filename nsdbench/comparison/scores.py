@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,24 @@ class ScoreIndex:
         return TargetScores(tuple(found), tuple(targets), pairs[..., 0], pairs[..., 1])
 
 
+def names(rows: Iterable[Record]) -> dict[tuple[str, str], str]:
+    """Return the name of every model and preset: the model id, with the preset where a model has several of them."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if row["status"] != "published":
+            found.setdefault(row["model"], set()).add(row["preset"])
+    return {
+        (model, preset): f"{model} {preset}" if len(presets) > 1 else model
+        for model, presets in found.items()
+        for preset in presets
+    }
+
+
+def name(row: Record) -> str:
+    """Return the name under which the model of a row is shown; its id unless :func:`names` says more."""
+    return str(row.get("name", row["model"]))
+
+
 def in_set(target: str, row: Record) -> bool:
     """Return whether a target belongs to the target set of a row: A and B are parts of the twelve, others are whole."""
     return row["stimulus_set"] not in ("A", "B") or target.startswith(row["stimulus_set"])
@@ -108,11 +126,12 @@ def family(row: Record) -> tuple[int, bool, bool]:
 
 
 def floors(row: Record, scores: TargetScores) -> stats.Floats:
-    """Return what each target would score by chance: the constant of identification, else the stored floors.
+    """Return what each target would score by chance: the constant of two-way identification, else the stored floors.
 
     NaN where nothing is known, as in published scores of single pairs.
     """
-    level = summary.chance(row["metric_profile"], row["pool"])
+    two_way = summary.kind(row["metric"]) != "retrieval"  # which has a pool as well, but another chance level
+    level = summary.chance(row["metric_profile"], row["pool"]) if two_way else None
     return scores.floors if level is None else np.full(scores.values.shape, level)
 
 

@@ -135,7 +135,7 @@ def _has_subjects(content: Content, lines: Sequence[Line]) -> bool:
 
 
 def _tables(content: Content, title: str) -> tuple[Table, ...]:
-    models = {row["model"] for row in content.comparison.rows}
+    models = {row["name"] for row in content.comparison.rows}
     return tables(content.comparison.grids, title, models)
 
 

@@ -68,10 +68,15 @@ def _all_permutations(n: int) -> NDArray[np.int64]:
     return np.concatenate(blocks)
 
 
+# those of a thousand targets take long, and the next model asks for the same ones
+@functools.lru_cache(maxsize=1)
 def sign_patterns(n: int, n_draws: int, seed: int) -> tuple[Floats, bool]:
-    """Return rows of n signs, -1 or 1, and whether they are all of them."""
-    if n <= SIGNS_UP_TO:
+    """Return rows of n signs, -1 or 1, read-only, and whether they are all of them."""
+    exact = n <= SIGNS_UP_TO
+    if exact:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return np.asarray(1 - 2 * bits, dtype=np.float64), True
-    rng = np.random.default_rng(np.random.SeedSequence([seed, n, 2]))
-    return np.asarray(1 - 2 * rng.integers(2, size=(n_draws, n)), dtype=np.float64), False
+    else:
+        bits = np.random.default_rng(np.random.SeedSequence([seed, n, 2])).integers(2, size=(n_draws, n))
+    signs = np.asarray(1 - 2 * bits, dtype=np.float64)
+    signs.flags.writeable = False
+    return signs, exact

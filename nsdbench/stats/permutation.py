@@ -105,11 +105,12 @@ def two_way_quantiles(similarity: Floats) -> Floats:
     out = np.full(similarity.shape, np.nan)
     if n < 2:
         return out
-    for j, column in enumerate(np.asarray(similarity, dtype=np.float64).T):
-        ordered = np.sort(column)
-        less = np.searchsorted(ordered, column - TIE, side="left")
-        tied = np.searchsorted(ordered, column + TIE, side="right") - less - 1
-        out[:, j] = (less + tied / 2) / (n - 1)
+    columns = np.asarray(similarity, dtype=np.float64).T
+    for j, (column, order) in enumerate(zip(columns, np.argsort(columns, axis=1), strict=True)):
+        ordered = column[order]  # searching in order is several times as fast
+        less = np.searchsorted(ordered, ordered - TIE, side="left")
+        tied = np.searchsorted(ordered, ordered + TIE, side="right") - less - 1
+        out[order, j] = (less + tied / 2) / (n - 1)
     return out
 
 

@@ -27,7 +27,7 @@ def test_json_holds_the_leaderboard_columns_and_notes() -> None:
     document = json.loads(run(str(FIXTURE), "--json"))
     assert set(document) == {"rows", "notes", "conclusions", "pairs", "gaps", "agreement"}
     assert len(document["rows"]) == 18
-    assert set(document["rows"][0]) == {*LEADERBOARD.names, "labels"}
+    assert set(document["rows"][0]) == {*LEADERBOARD.names, "labels", "name"}
     assert document["rows"][0]["labels"] == ["simulated"]
 
 
@@ -88,3 +88,9 @@ def test_without_a_path_the_runs_folder_is_read(tmp_path: Path, monkeypatch: pyt
 def test_an_unknown_split_is_misuse() -> None:
     with pytest.raises(UsageError, match="dreams"):
         run(str(FIXTURE), "--split", "dreams")
+
+
+@pytest.mark.parametrize("value", ["", ",", "ridge,icnn"])
+def test_differences_are_to_one_model(value: str) -> None:
+    with pytest.raises(UsageError, match="--against takes one model"):
+        run(str(FIXTURE), "--against", value)

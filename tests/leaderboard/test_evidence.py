@@ -165,7 +165,8 @@ def test_means_of_subjects_say_in_how_many_people_the_information_is(
     assert row["prevalence_highest"] == pytest.approx(best)
     assert row["prevalence_bound"] == pytest.approx(best)
     assert any(
-        "share of people" in sentence and "ridge (clip) 41 %" in sentence for sentence in found.conclusions
+        "share of people" in sentence and "ridge 41 % (1 metric)" in sentence
+        for sentence in found.conclusions
     )
 
 
@@ -284,6 +285,35 @@ def test_models_are_compared_with_floors_without_sharing_letters_with_them(
     }
     assert contest.pairs[0].p_column == contest.pairs[0].p  # floors do not count as further models
     assert [row[0] for row in found.grids[-1].bands[0].rows] == ["icnn", "ridge"]
+
+
+def test_a_metric_that_only_incomparable_runs_have_stands_in_their_table(
+    tmp_path: Path, write_run: Write, origin: Any
+) -> None:
+    """Also in the table of gaps, which is built in the same way."""
+    for split in ("vision", "imagery"):
+        for model in ("ridge", "icnn"):
+            write_run(0.2, model=model, split=split, metrics=(("pixcorr", "none"),))
+        apart = replace(origin, normalization="none")
+        write_run(
+            0.3,
+            model="takagi",
+            split=split,
+            provenance=apart,
+            metrics=(("pixcorr", "none"), ("ssim", "none")),
+        )
+    for grid in compare([tmp_path / "runs"]).grids:
+        assert any(cell.startswith("ssim") for cell in grid.header)
+
+
+def test_results_without_item_scores_say_that_nothing_is_tested(
+    tmp_path: Path, make_items: Any, origin: Any
+) -> None:
+    for split in ("vision", "imagery"):
+        leaderboard.append(tmp_path, leaderboard.summarize(make_items(0.5, split=split), origin))
+    found = compare([tmp_path])
+    assert any("Nothing is tested" in note for note in found.notes)
+    assert not any("*" in note for grid in found.grids for note in grid.notes)
 
 
 def test_imagery_keeps_half_of_what_vision_has_above_chance(tmp_path: Path, write_run: Write) -> None:

@@ -62,7 +62,6 @@ def make_run(target_folder: Path) -> MakeRun:
         manifest = {"config": {"seed": 0, "n_samples": n_samples}, "targets": list(targets)} | manifest
         RunManifest(key, "complete", Provenance(**facts | (origin or {})), **manifest).write(folder)
         values = {pair: rng.normal(quality, 0.1, (len(targets), n_samples)) for pair in metrics}
-        leaderboard.write_items(folder / "scores.parquet", _items(key, targets, values))
         shape = (len(targets), n_samples, SIZE, SIZE, 3)
         images = rng.integers(0, 256, shape, np.uint8)
         reconstructions.save(Reconstructions(images, targets), folder / reconstructions.FILENAME)
@@ -72,9 +71,24 @@ def make_run(target_folder: Path) -> MakeRun:
             named = {metric: r for metric, pool in metrics if pool == "AB12"}
             found = similarity.Similarities(named, TARGETS, targets)
             similarity.write(folder / similarity.file_name("nsdbench-v1"), found)
+            values |= {(m, pool): _identified(r, targets, pool) for m, pool in metrics if m in named}
+        leaderboard.write_items(folder / "scores.parquet", _items(key, targets, values))
         return folder
 
     return make
+
+
+def _identified(r: Any, targets: tuple[str, ...], pool: str) -> Any:
+    """Return the two-way scores of similarities, shape (n_targets, n_samples)."""
+    out = np.empty(r.shape[1:])
+    for row, target in enumerate(targets):
+        others = [t for t in TARGETS if pool == "AB12" or t[0] == target[0]]
+        own = r[TARGETS.index(target), row]
+        out[row] = [
+            np.mean([r[TARGETS.index(t), row, k] < own[k] for t in others if t != target])
+            for k in range(len(own))
+        ]
+    return out
 
 
 def _items(key: RunKey, targets: tuple[str, ...], values: dict[tuple[str, str], Any]) -> pa.Table:
