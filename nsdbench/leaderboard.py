@@ -218,7 +218,9 @@ def run_document(folder: Path) -> dict[str, Any]:
     try:
         document = read_json(folder / "run.json")
     except DataError as error:
-        raise LeaderboardError(f"{folder} is not a run folder: {error.message}") from error
+        raise LeaderboardError(
+            f"{folder} is not a run folder: {error.message}", remedy=error.remedy
+        ) from error
     if not isinstance(document, dict):
         raise LeaderboardError(f"{folder / 'run.json'} is not a JSON object")
     return document
@@ -349,7 +351,10 @@ def schema_id(path: Path) -> str:
     except FileNotFoundError:
         raise LeaderboardError(f"{path} does not exist") from None
     except (pa.ArrowException, OSError) as error:
-        raise LeaderboardError(f"{path} is not a Parquet file: {error}") from error
+        raise LeaderboardError(
+            f"{path} is not a Parquet file: {error}",
+            remedy="In a run folder, delete it: `nsdbench score` makes it again from the reconstructions.",
+        ) from error
     return str(metadata.get(SCHEMA_KEY, b"").decode())
 
 

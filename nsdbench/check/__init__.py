@@ -44,7 +44,10 @@ def check(paths: Sequence[Path], baseline: Path, rules: Rules | None = None) -> 
     old, new = cells(old_items), cells(new_items)
     unknown = sorted(rules.losses.keys() - {name.metric for name in old})
     if unknown:
-        raise UsageError(f"--tolerance names {unknown[0]!r}, which is not in {baseline}")
+        raise UsageError(
+            f"--tolerance names {unknown[0]!r}, which is not in {baseline}",
+            remedy=f"Choose from: {', '.join(sorted({name.metric for name in old}))}.",
+        )
     same = _same_runs(old_items, new_items)
     report = Report()
     contrasts: dict[tuple[str, ...], list[tuple[Cell, Cell]]] = {}
@@ -65,9 +68,16 @@ def save_baseline(paths: Sequence[Path], baseline: Path) -> int:
 
     Raises
     ------
+    UsageError
+        If the baseline is a folder.
     LeaderboardError
         If there are no item scores, or a file is unreadable; the old baseline is then kept.
     """
+    if baseline.is_dir():
+        raise UsageError(
+            f"a baseline is written to a file, and {baseline} is a folder",
+            remedy="Name a file, such as baseline_items.parquet.",
+        )
     items = results.items(paths)
     if not len(items):
         raise LeaderboardError(

@@ -94,6 +94,12 @@ class Change:
         return "better" if self.low > 0 else "uncertain"
 
     @property
+    def sizes(self) -> str:
+        """On how many targets it rests, and on how many subjects if there are several."""
+        targets = f"{self.n_targets} target{'s' * (self.n_targets != 1)}"
+        return targets if self.n_subjects == 1 else f"{targets}, {self.n_subjects} subjects"
+
+    @property
     def evidence(self) -> str:
         """The p-value in words."""
         p = "p < .001" if self.p < 0.001 else f"p = {number(self.p)}"

@@ -49,7 +49,7 @@ def _plain(line: str) -> str:
 def _lines(report: Report) -> Iterator[Line]:
     for failures in _offenders(report):
         yield 0, f"FAILED {failures[0].name.where}"
-        for _, same in groupby(failures, key=lambda failure: (failure.kind, failure.message)):
+        for _, same in groupby(failures, key=lambda f: (f.kind, f.message, f.worst)):
             group = list(same)  # such as all metrics of a missing run
             yield 1, f"{', '.join(failure.name.number for failure in group)}: {group[0].message}"
             if group[0].worst:
@@ -69,7 +69,7 @@ def _moved(report: Report) -> Iterator[Line]:
     yield 0, f"Moved without failing: {len(order)} of {report.cells}"
     yield 1, f"positive is better; 90 % intervals each on its own, so about {chance} exclude zero by chance"
     for name, change in order[:SHOWN]:
-        yield 1, f"{name}: {_change(change)} ({change.n_targets} targets): {_reading(change)}"
+        yield 1, f"{name}: {_change(change)} ({change.sizes}): {_reading(change)}"
     if len(order) > SHOWN:
         yield 1, f"and {len(order) - SHOWN} more"
 

@@ -119,5 +119,5 @@ def _failure(old: Cell, before: Means, after: Means, change: Change) -> Failure:
     order = sorted(before.keys() & after.keys(), key=lambda key: (sign * (after[key] - before[key]), key))
     worst = tuple(Item(*key, None, before[key], after[key]) for key in order[:WORST])
     sure = f"95 % sure of at least {number(-(change.high or 0.0))}, tolerated {number(change.tolerated)}"
-    message = f"worse by {number(-change.value)} ({sure}; {change.evidence}; {change.n_targets} targets)"
+    message = f"worse by {number(-change.value)} ({sure}; {change.evidence}; {change.sizes})"
     return Failure("worse", old.name, message, worst, change)

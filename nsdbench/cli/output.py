@@ -42,9 +42,10 @@ def explain(error: Exception) -> tuple[str, str, str]:
     if isinstance(error, USAGE):
         where = getattr(getattr(error, "ctx", None), "command_path", "nsdbench")
         return "UsageError", error.format_message(), f"See `{where} --help`."
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and error.errno is not None:
         remedy = "Check the path and its permissions; --out, --leaderboard and --cache choose other places."
-        return type(error).__name__, f"{error.filename}: {error.strerror}", remedy
+        where = f"{error.filename}: " if error.filename else ""  # pyarrow has the path in its message
+        return type(error).__name__, f"{where}{error.strerror}", remedy
     name = type(error).__name__
     return name, f"unexpected {name}: {error}", "Run the same command with -v to see where it happened."
 

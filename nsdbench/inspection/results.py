@@ -15,6 +15,7 @@ from nsdbench.store import read_json, sha256_file, write_json
 Outcome = Literal["above", "open", "below"]
 SCHEMA = "checks/1"
 FILENAME, RECONSTRUCTIONS = "checks.json", "reconstructions.h5"
+AGAIN = "Delete it and run `nsdbench inspect` again."
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,21 @@ class Inspection:
         }
 
     def write(self, folder: Path) -> None:
-        """Write ``checks.json`` into a run folder, atomically."""
-        write_json(folder / FILENAME, {"schema": SCHEMA, **self.document()})
+        """Write ``checks.json`` into a run folder, atomically.
+
+        Raises
+        ------
+        DataError
+            If nothing can be written there.
+        """
+        path = folder / FILENAME
+        try:
+            write_json(path, {"schema": SCHEMA, **self.document()})
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be written ({error.strerror})",
+                remedy="Answers are kept beside the run: check permissions and space, or inspect a copy of the folder.",
+            ) from error
 
 
 def read_checks(folder: Path) -> Inspection | None:
@@ -144,21 +158,22 @@ def read_checks(folder: Path) -> Inspection | None:
     path = folder / FILENAME
     if not path.is_file():
         return None
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except DataError as error:
+        raise DataError(error.message, remedy=error.remedy or AGAIN) from error
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-        raise DataError(f"{path} is not a file of checks of schema {SCHEMA}", remedy="Delete it.")
+        raise DataError(f"{path} is not a file of checks of schema {SCHEMA}", remedy=AGAIN)
     try:
         checks = tuple(_check(entry) for entry in document.pop("checks"))
         found = Inspection(**document | {"checks": checks, "notes": tuple(document["notes"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error})", remedy="Delete it and run `nsdbench inspect` again."
-        ) from error
+        raise DataError(f"{path} is damaged ({error})", remedy=AGAIN) from error
     manifest = read_json(folder / "run.json")
     if not isinstance(manifest, dict) or manifest.get("run_id") != found.run_id:
         raise DataError(
             f"{path} holds checks of run {found.run_id}, which is not the run beside it",
-            remedy="Delete it and run `nsdbench inspect` again.",
+            remedy=AGAIN,
         )
     reconstructions = folder / RECONSTRUCTIONS
     if reconstructions.is_file() and sha256_file(reconstructions) != found.reconstructions_sha256:

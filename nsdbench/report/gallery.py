@@ -126,9 +126,13 @@ def _wall(content: Content, panel: Panel, choice: Choice) -> Wall | None:
     stimuli, missing = _stimuli(one, content.runs, choice)
     if len(targets) < len(one.manifest.targets):
         notes.append(f"{len(targets)} of {len(one.manifest.targets)} targets, chosen evenly by id.")
+    if choice.subject not in (None, subject):
+        notes.append(
+            f"There is no subject {choice.subject} here (--gallery-subject); shown is subject {subject}."
+        )
     if len(subjects) > 1:
         others = ", ".join(str(s) for s in subjects if s != subject)
-        notes.append(f"Subject {subject}; there are also subjects {others} (--gallery-subject).")
+        notes.append(f"Subject {subject}; --gallery-subject shows others: {others}.")
     metrics = panel.metrics
     metric = next((m for name in _SHOWN for m in metrics if summary.base_name(m) == name), "")
     return Wall(

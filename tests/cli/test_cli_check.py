@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from nsdbench import leaderboard
 from nsdbench.cli import app
+from nsdbench.cli.output import explain
 from nsdbench.errors import LeaderboardError, UsageError
 
 BASELINE = Path(__file__).resolve().parent.parent / "fixtures" / "scores-1.parquet"
@@ -105,3 +106,26 @@ def test_update_writes_a_baseline_that_passes_and_keeps_the_old_one_if_there_is_
             catch_exceptions=False,
         )
     assert saved.read_bytes() == content
+
+
+def test_a_baseline_is_no_folder_and_nothing_is_left_in_or_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        CliRunner().invoke(
+            app, ["check", str(BASELINE), "--baseline", str(folder), "--update"], catch_exceptions=False
+        )
+    assert list(tmp_path.rglob("*")) == [folder]
+
+
+def test_a_tolerance_for_an_unknown_metric_says_which_ones_there_are() -> None:
+    with pytest.raises(UsageError, match="'astrology'") as caught:
+        run(str(BASELINE), "--tolerance", "astrology=1")
+    assert "pixcorr" in caught.value.remedy
+
+
+def test_a_failed_write_of_a_library_is_explained_like_any_other() -> None:
+    """pyarrow's errors have a number, but no name of a file."""
+    kind, message, remedy = explain(PermissionError(13, "Failed to open local file 'b.parquet'"))
+    assert (kind, message) == ("PermissionError", "Failed to open local file 'b.parquet'")
+    assert "permissions" in remedy

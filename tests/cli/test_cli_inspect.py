@@ -235,6 +235,22 @@ def test_a_file_of_checks_that_is_damaged_is_refused_and_made_again(
     assert read_checks(folder) is not None
 
 
+def test_answers_that_cannot_be_kept_are_an_error_of_that_run(runs: Path, sim_cache: Path) -> None:
+    folder = one(runs, "mean_image")
+    inspected(sim_cache, folder, "--check", "output_rank")
+    found = read_checks(folder)
+    assert found is not None
+    with pytest.raises(DataError, match="cannot be written"):
+        found.write(folder / "run.json")  # a file where a folder should be
+
+
+def test_a_file_of_checks_that_ends_early_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "checks.json").write_text('{"schema": "checks/1", "ch')
+    with pytest.raises(DataError, match="not valid JSON") as caught:
+        read_checks(tmp_path)
+    assert caught.value.remedy == "Delete it and run `nsdbench inspect` again."
+
+
 def test_reading_checks_loads_no_network() -> None:
     code = "import sys, nsdbench.inspection; sys.exit('torch' in sys.modules or 'h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nsdbench.check import Change, Failure, Item, Name, Report, listing
 
 
@@ -35,6 +37,16 @@ def test_metrics_that_fail_alike_share_a_line() -> None:
     assert "  pixcorr (nsdbench-v1), ssim (nsdbench-v1): no scores at all\n" in listing.text(Report(failures))
 
 
+def test_metrics_that_lose_the_same_on_other_targets_have_lines_of_their_own() -> None:
+    failures = tuple(
+        replace(worse("a", -0.3, metric), worst=(Item(1, target, None, 0.9, 0.6),))
+        for metric, target in (("pixcorr", "A1"), ("ssim", "B2"))
+    )
+    lines = listing.text(Report(failures)).splitlines()
+    assert lines[2] == "    most: subject 1: A1 .900 -> .600"
+    assert lines[4] == "    most: subject 1: B2 .900 -> .600"
+
+
 def test_changed_scores_of_identical_reconstructions_come_before_losses() -> None:
     failures = (worse("a", -0.9), Failure("changed", name("b"), "changed", (Item(1, "A1", 3, 0.5, None),)))
     lines = listing.text(Report(failures)).splitlines()
@@ -56,6 +68,13 @@ def test_changes_are_listed_suspects_first_then_the_certain_then_the_uncertain()
     assert lines[2].endswith(
         "-.040 [-1.00,-.020] (12 targets): maybe a loss, p = .300 among 8 metrics and pools"
     )
+
+
+def test_subjects_are_counted_where_there_are_several() -> None:
+    one = change(0.1)
+    assert one.sizes == "12 targets"
+    assert replace(one, n_subjects=4).sizes == "12 targets, 4 subjects"
+    assert replace(one, n_targets=1).sizes == "1 target"
 
 
 def test_the_list_of_changes_is_short_and_says_what_it_leaves_out() -> None:

@@ -255,9 +255,15 @@ def test_as_many_targets_and_samples_as_asked_for(make_run: MakeRun, tmp_path: P
 def test_the_subject_of_the_gallery_can_be_chosen(runs: Path, tmp_path: Path) -> None:
     first = write(runs, tmp_path / "1")
     second = write(runs, tmp_path / "2", subject=2)
-    assert "there are also subjects 2" in first.text
-    assert "there are also subjects 1" in second.text
+    assert "Subject 1; --gallery-subject shows others: 2." in first.text
+    assert "Subject 2; --gallery-subject shows others: 1." in second.text
     assert first.all("img") != second.all("img")
+
+
+def test_a_subject_that_is_not_there_is_said_to_be_missing(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs")
+    found = write(tmp_path / "runs", tmp_path / "out", subject=3)
+    assert "There is no subject 3 here (--gallery-subject); shown is subject 1." in found.text
 
 
 def test_runs_scored_without_networks_have_plots_too(make_run: MakeRun, tmp_path: Path) -> None:
