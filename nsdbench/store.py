@@ -161,6 +161,4 @@ def read_json(path: Path) -> Any:
             f"{path} cannot be read ({error.strerror})", remedy="Check its permissions."
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is not valid JSON ({error})", remedy="Restore it, or delete its folder and run again."
-        ) from error
+        raise DataError(f"{path} is not valid JSON ({error})") from error

@@ -13,7 +13,7 @@ from nsdbench.comparison.blocks import Line, Record
 from nsdbench.comparison.evidence import Evidence, Field, Order
 from nsdbench.comparison.gap import Gap
 from nsdbench.comparison.pairs import Pair
-from nsdbench.comparison.scores import column_order, knows_sets, name, set_score
+from nsdbench.comparison.scores import column_order, knows_sets, name, set_score, short_name
 from nsdbench.comparison.tables import Band, Grid, Row, header_cell, interval, number, p_value
 
 LABEL_WIDTH = 22
@@ -231,7 +231,7 @@ def _label(line: Line, *, samples: bool) -> str:
         said.append(f"{row['n_samples']} sample{'s' if row['n_samples'] > 1 else ''}")
     if row["subject"] != summary.MEAN:
         said.append(f"subject {row['subject']}")
-    return "\n".join([line.model, *textwrap.wrap(", ".join(said), LABEL_WIDTH)])
+    return "\n".join([short_name(row), *textwrap.wrap(", ".join(said), LABEL_WIDTH)])
 
 
 def _chance_rows(block: Sequence[Line], metrics: Sequence[str]) -> list[Row]:

@@ -13,6 +13,7 @@ from nsdbench.comparison.results import Results
 from nsdbench.itemscores import IMAGERY_TARGETS, pools
 from nsdbench.metrics.registry import METRICS
 from nsdbench.metrics.spurious import category_two_way, group_sizes
+from nsdbench.schema import VARIANT
 
 Record = dict[str, Any]
 BYPRODUCTS = ("retrieval", "caption")
@@ -103,6 +104,11 @@ def names(rows: Iterable[Record]) -> dict[tuple[str, str], str]:
 def name(row: Record) -> str:
     """Return the name under which the model of a row is shown; its id unless :func:`names` says more."""
     return str(row.get("name", row["model"]))
+
+
+def short_name(row: Record) -> str:
+    """Return the name without what is unusual about the fit, for places where labels say it."""
+    return name(row).partition(VARIANT)[0]
 
 
 def in_set(target: str, row: Record) -> bool:

@@ -13,6 +13,7 @@ from nsdbench import __version__
 from nsdbench.compare import Comparison
 from nsdbench.comparison.blocks import Line
 from nsdbench.comparison.grids import GAP_TITLE, TITLES
+from nsdbench.comparison.scores import short_name
 from nsdbench.report import banner, figures
 from nsdbench.report.checks import LEGEND, checked
 from nsdbench.report.content import Content
@@ -135,7 +136,7 @@ def _has_subjects(content: Content, lines: Sequence[Line]) -> bool:
 
 
 def _tables(content: Content, title: str) -> tuple[Table, ...]:
-    models = {row["name"] for row in content.comparison.rows}
+    models = {short_name(row) for row in content.comparison.rows}
     return tables(content.comparison.grids, title, models)
 
 

@@ -38,7 +38,7 @@ def test_options_reach_the_gallery(runs: Path, tmp_path: Path) -> None:
     run(str(runs), "--out", str(tmp_path), *options)
     page = (tmp_path / "index.html").read_text()
     assert page.count("<img") == 2 * 3 * 2  # targets x models x splits; the targets themselves are missing
-    assert "Subject 2; there are also subjects 1" in page
+    assert "Subject 2; --gallery-subject shows others: 1." in page
 
 
 def test_nothing_to_report_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
