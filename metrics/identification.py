@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,36 @@ def two_way(
         margin = _margin(r, target)
         wins = (margin > TIE).sum(axis=0) + (np.abs(margin) <= TIE).sum(axis=0) / 2 - 0.5  # not its own tie
     scores: NDArray[np.float64] = (wins - self_comparison) / others
+    return scores
+
+
+def two_way_within(
+    r: NDArray[np.float64],
+    target: NDArray[np.int64],
+    groups: Sequence[NDArray[np.int64]],
+    *,
+    ties: Literal["half", "strict"] = "half",
+    self_comparison: bool = False,
+) -> NDArray[np.float64]:
+    """Return two-way identification among the group of each target; NaN for a target alone in its group.
+
+    Parameters
+    ----------
+    r, target, ties, self_comparison
+        As for :func:`two_way`.
+    groups : sequence of int arrays
+        Ascending rows that are distractors of each other.
+
+    Returns
+    -------
+    float64 array of shape (m,)
+    """
+    scores = np.full(len(target), np.nan)
+    for rows in groups:
+        columns = np.flatnonzero(np.isin(target, rows))
+        own_row = np.searchsorted(rows, target[columns])
+        among = r[np.ix_(rows, columns)]
+        scores[columns] = two_way(among, own_row, ties=ties, self_comparison=self_comparison)
     return scores
 
 

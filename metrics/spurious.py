@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.metrics.correlation import mismatched_mean, own
-from nsdbench.metrics.identification import TIE, two_way
+from nsdbench.metrics.identification import TIE
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -59,29 +59,6 @@ def group_sizes(n: int, groups: Sequence[Rows]) -> NDArray[np.int64]:
     return sizes
 
 
-def two_way_within(r: Floats, target: Rows, groups: Sequence[Rows]) -> Floats:
-    """Return two-way identification among the group of each target; NaN for a target alone in its group.
-
-    Parameters
-    ----------
-    r : float64 array of shape (n, m)
-    target : int array of shape (m,)
-        Row of the ground truth of every column.
-    groups : sequence of int arrays
-        Ascending rows that are distractors of each other.
-
-    Returns
-    -------
-    float64 array of shape (m,)
-        Chance is 0.5.
-    """
-    scores = np.full(len(target), np.nan)
-    for rows in groups:
-        columns = np.flatnonzero(np.isin(target, rows))
-        scores[columns] = two_way(r[np.ix_(rows, columns)], np.searchsorted(rows, target[columns]))
-    return scores
-
-
 def two_way_between(all_: Floats, within: Floats, size: NDArray[np.int64], n: int) -> Floats:
     """Return two-way identification with distractors of other groups only.
 
@@ -91,7 +68,7 @@ def two_way_between(all_: Floats, within: Floats, size: NDArray[np.int64], n: in
     Parameters
     ----------
     all_, within : float64 arrays of shape (m,)
-        Scores among all ``n`` ground truths, and from :func:`two_way_within`.
+        Scores among all ``n`` ground truths, and from :func:`nsdbench.metrics.identification.two_way_within`.
     size : int array of shape (m,)
         Members of the group of each target.
     n : int

@@ -18,7 +18,7 @@ from nsdbench.measurement import Evidence, Method, Pairing, measure
 from nsdbench.metrics import registry
 from nsdbench.metrics.correlation import mismatched_mean, own
 from nsdbench.metrics.distance import correlation_distance, mismatched_distance
-from nsdbench.metrics.identification import two_way
+from nsdbench.metrics.identification import two_way_within
 from nsdbench.metrics.metric import ByPair, ImageMetric
 from nsdbench.metrics.profiles import DEFAULT, Profile, profile
 from nsdbench.schema import RunKey
@@ -284,13 +284,9 @@ def _identify(
     r: NDArray[np.float64], truth_row: NDArray[np.int64], groups: Sequence[NDArray[np.int64]], rules: Profile
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return two-way scores and their chance level, each reconstruction within the group of its target."""
-    values, floors = np.full(len(truth_row), np.nan), np.full(len(truth_row), np.nan)
+    values = two_way_within(r, truth_row, groups, ties=rules.ties, self_comparison=rules.self_comparison)
+    floors = np.full(len(truth_row), np.nan)
     for rows in groups:
-        columns = np.flatnonzero(np.isin(truth_row, rows))
-        target = np.searchsorted(rows, truth_row[columns])
-        values[columns] = two_way(
-            r[np.ix_(rows, columns)], target, ties=rules.ties, self_comparison=rules.self_comparison
-        )
         if len(rows) > 1:
-            floors[columns] = 0.5 - rules.self_comparison / (len(rows) - 1)
+            floors[np.isin(truth_row, rows)] = 0.5 - rules.self_comparison / (len(rows) - 1)
     return values, floors

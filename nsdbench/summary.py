@@ -23,6 +23,7 @@ from nsdbench.types import Direction
 
 MEAN = "mean"  # value of the column `subject` in rows that average over subjects
 LEVEL = 0.95
+ALPHA = 1 - LEVEL
 # The imagery notebook of the NSD-Imagery authors subtracts the self comparison twice: 1/(N-1) too low.
 OFFSET_PROFILE = "imagery-asrun"
 # Networks without training have ids of this form; what they score means nothing, and the row says so.

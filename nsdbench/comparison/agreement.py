@@ -48,12 +48,12 @@ class Agreement:
     @property
     def agrees(self) -> bool:
         """Whether the orders are related in the same direction at the 5 % level."""
-        return self.rho > 0 and self.p_corrected <= 1 - summary.LEVEL
+        return self.rho > 0 and self.p_corrected <= summary.ALPHA
 
     @property
     def opposes(self) -> bool:
         """Whether the models that are good on one split are bad on the other, at the 5 % level."""
-        return self.rho < 0 and self.p_corrected <= 1 - summary.LEVEL
+        return self.rho < 0 and self.p_corrected <= summary.ALPHA
 
 
 def agreements(index: ScoreIndex, block: Sequence[GapLine], *, seed: int = 0) -> list[Agreement]:

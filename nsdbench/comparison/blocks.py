@@ -208,6 +208,15 @@ def by_rank(members: Sequence[Line]) -> list[tuple[Line, float | None]]:
     return sorted(ranked, key=lambda pair: (pair[1] is None, pair[1] or 0.0, pair[0].model))
 
 
+def beats_chance(row: Mapping[str, Any]) -> bool:
+    """Return whether a score is better than chance after correction, and may be called so."""
+    p = row.get("p_corrected")
+    # a floor does not look at the brain: whatever its p, such a claim would be a false alarm
+    return (
+        p is not None and p <= summary.ALPHA and row["status"] != "untrained" and row["model"] not in FLOORS
+    )
+
+
 def labels(row: Mapping[str, Any]) -> list[str]:
     """Return what must be said beside a value: simulated data, untrained networks, unusual fits, incomplete targets."""
     found = [row["status"]] if row["status"] in ("simulated", "untrained") else []

@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from nsdbench import summary
 from nsdbench.comparison.agreement import MEAN_RANK, Agreement
-from nsdbench.comparison.blocks import Line, Record, apart
+from nsdbench.comparison.blocks import Line, Record, apart, beats_chance
 from nsdbench.comparison.evidence import Contest, Evidence, Field, Order
 from nsdbench.comparison.scores import knows_sets, set_score
 from nsdbench.comparison.tables import interval, number, p_value
 
-ALPHA = 1 - summary.LEVEL
 IMAGES, IMAGES_WITHIN = (0, False, False), (0, False, True)
 TWO_WAY_CHANCE = 0.5
 SPLIT_NAMES = {"vision": "Vision", "imagery": "Imagery", "shared1000": "Shared images"}
@@ -45,10 +44,7 @@ def _above_chance(where: str, contest: Contest) -> Iterator[str]:
     rows = {line.model: tested for line in contest.models if (tested := _tested(line))}
     if not rows:
         return
-    hits = {
-        model: (sum(row["p_corrected"] <= ALPHA for row in tested), len(tested))
-        for model, tested in rows.items()
-    }
+    hits = {model: (sum(map(beats_chance, tested)), len(tested)) for model, tested in rows.items()}
     first = next(iter(rows.values()))[0]
     tests = " or ".join(sorted({row["test"] for tested in rows.values() for row in tested}))
     among = " among those of their own set" if first["pool"].startswith("within") else ""
@@ -80,7 +76,7 @@ def _prevalent(where: str, contest: Contest) -> Iterator[str]:
     for line in contest.models:
         for row in line.rows.values():
             bound = row.get("prevalence_bound")
-            if bound is not None and row["p_corrected"] <= ALPHA and row["status"] != "untrained":
+            if bound is not None and beats_chance(row):
                 key = (line.model, round(100 * bound))
                 shares[key] = shares.get(key, 0) + 1
                 highest = max(highest, row["prevalence_highest"])
@@ -172,7 +168,7 @@ def _decoupled(where: str, order: Order, place: Field) -> Iterator[str]:
     head = f"{where}: is imagery decoupled from vision?"
     least = 2 / math.factorial(n)
     overall = order.of(MEAN_RANK)
-    if least > ALPHA:
+    if least > summary.ALPHA:
         seen = f"their order by mean rank over the metrics has {_rho(overall)}, but " if overall else ""
         yield f"{head} {n} models cannot tell: {seen}even perfect agreement would have p = {p_value(least)}."
         return
@@ -181,10 +177,8 @@ def _decoupled(where: str, order: Order, place: Field) -> Iterator[str]:
         verdict = "In general one is the reverse of the other" if overall.opposes else verdict
         yield f"{head} {verdict}: the order of {n} models by mean rank over the metrics has {_rho(overall)}."
     metrics = [one for one in order.agreements if one.metric != MEAN_RANK]
-    agree = [f"{one.metric} (rho {number(one.rho, 2)}, p {p_value(one.p)})" for one in metrics if one.agrees]
-    oppose = [
-        f"{one.metric} (rho {number(one.rho, 2)}, p {p_value(one.p)})" for one in metrics if one.opposes
-    ]
+    agree = [_named(one) for one in metrics if one.agrees]
+    oppose = [_named(one) for one in metrics if one.opposes]
     rest = [one for one in metrics if not one.agrees and not one.opposes]
     said = f"the orders agree on {', '.join(agree)}" if agree else "agreement is shown on no metric"
     said += f"; they are opposite on {', '.join(oppose)}" if oppose else ""
@@ -201,6 +195,10 @@ def _decoupled(where: str, order: Order, place: Field) -> Iterator[str]:
         f"{where}, metric by metric: {said} ({n} models, {_n(order.lines[0].vision.first)}; "
         f"Holm over {len(metrics)} metrics).{both}"
     )
+
+
+def _named(found: Agreement) -> str:
+    return f"{found.metric} (rho {number(found.rho, 2)}, p {p_value(found.p)})"
 
 
 def _rho(found: Agreement) -> str:

@@ -18,6 +18,7 @@ from nsdbench.comparison.scores import (
     by_shape,
     family,
     floors,
+    holm_within,
 )
 
 _Sides = tuple[TargetScores, TargetScores, tuple[str, ...]]  # vision, imagery, targets of either
@@ -69,7 +70,7 @@ class Gap:
     @property
     def certain(self) -> bool:
         """Whether a difference is established at the 5 % level."""
-        return self.p_corrected is not None and self.p_corrected <= 1 - summary.LEVEL
+        return self.p_corrected is not None and self.p_corrected <= summary.ALPHA
 
     def document(self) -> dict[str, Any]:
         """Return the gap as a JSON object."""
@@ -182,15 +183,14 @@ def _with_retention(found: Sequence[Gap], sides: Sequence[_Sides | None], seed: 
 
 def _corrected(found: Sequence[Gap]) -> list[Gap]:
     """Correct the p-values of each model over its metrics, identification within sets apart from the rest."""
+    tested = {i: gap.p for i, gap in enumerate(found) if gap.p is not None}
+    corrected = holm_within(list(tested.values()), [_family(found[i]) for i in tested])
     out = list(found)
-    families: dict[tuple[Any, ...], list[int]] = {}
-    for i, gap in enumerate(found):
-        if gap.p is not None:
-            row = gap.vision
-            shared = (row["stimulus_set"], row["metric_profile"])
-            key = (family(row), row["run_id"], gap.imagery["run_id"], *shared)
-            families.setdefault(key, []).append(i)
-    for places in families.values():
-        for i, p in zip(places, stats.holm([out[i].p or 0.0 for i in places]), strict=True):
-            out[i] = replace(out[i], p_corrected=float(p))
+    for i, p in zip(tested, corrected, strict=True):
+        out[i] = replace(out[i], p_corrected=p)
     return out
+
+
+def _family(gap: Gap) -> tuple[Any, ...]:
+    row = gap.vision
+    return (family(row), row["run_id"], gap.imagery["run_id"], row["stimulus_set"], row["metric_profile"])

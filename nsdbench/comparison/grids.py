@@ -18,7 +18,6 @@ from nsdbench.comparison.tables import Band, Grid, Row, header_cell, interval, n
 
 LABEL_WIDTH = 22
 COLUMNS = 8  # metrics side by side; more continue in a table of their own
-ALPHA = 1 - summary.LEVEL
 TITLES = {
     "vision": "VISION: NSD-Imagery targets while seen",
     "imagery": "IMAGERY: NSD-Imagery targets while imagined",
@@ -150,7 +149,7 @@ def _without_empty_rank(grid: Grid) -> Grid:
 def _legend(members: Iterable[Line], metrics: Sequence[str], evidence: Evidence) -> tuple[str, ...]:
     """Return what the marks in a table mean, as far as there are any."""
     rows = [line.rows[metric] for line in members for metric in metrics if metric in line.rows]
-    notes = [STAR_NOTE] if any(_starred(row) for row in rows) else []
+    notes = [STAR_NOTE] if any(blocks.beats_chance(row) for row in rows) else []
     notes += [LETTERS_NOTE] if any(evidence.letters(row) for row in rows) else []
     notes += [SET_NOTE] if any(knows_sets(row) for row in rows) else []
     return (" ".join(notes),) if notes else ()
@@ -204,7 +203,7 @@ def _rows(
 
 def _column(rows: Sequence[Record | None], evidence: Evidence) -> list[str]:
     """Return the cells of one metric: value with star and letters, marks set so that values stay below each other."""
-    stars = ["*" if row and _starred(row) else "" for row in rows]
+    stars = ["*" if row and blocks.beats_chance(row) else "" for row in rows]
     letters = [evidence.letters(row) if row else "" for row in rows]
     wide = max(map(len, letters), default=0)
     cells = []
@@ -213,12 +212,6 @@ def _column(rows: Sequence[Record | None], evidence: Evidence) -> list[str]:
         limits = interval(row["ci_low"], row["ci_high"]) if row else ""
         cells.append(f"{number(row['value'] if row else None)}{marks}" + (f"\n{limits}" if limits else ""))
     return cells
-
-
-def _starred(row: Record) -> bool:
-    p = row.get("p_corrected")
-    # a floor does not look at the brain: whatever its p, its star would be a false alarm
-    return p is not None and p <= ALPHA and row["status"] != "untrained" and row["model"] not in blocks.FLOORS
 
 
 def _label(line: Line, *, samples: bool) -> str:
@@ -325,5 +318,5 @@ def _pair_rows(pairs: Sequence[Pair], metrics: Sequence[str]) -> Iterator[Row]:
 def _pair_cell(pair: Pair | None) -> str:
     if pair is None:
         return number(None)
-    star = "*" if pair.p_contrast <= ALPHA else ""
+    star = "*" if pair.p_contrast <= summary.ALPHA else ""
     return f"{number(pair.value)}{star}\n{interval(pair.low, pair.high)}\n{100 * pair.superiority:.0f} %"

@@ -11,7 +11,7 @@ import numpy as np
 
 from nsdbench import stats, summary
 from nsdbench.comparison.blocks import Line
-from nsdbench.comparison.scores import SHARED, Record, ScoreIndex, better, by_shape, family, name
+from nsdbench.comparison.scores import SHARED, Record, ScoreIndex, better, by_shape, family, holm_within, name
 
 _NUMBERS = (
     "value", "low", "high", "superiority", "p", "p_contrast", "p_column", "n_targets", "n_subjects",
@@ -56,7 +56,7 @@ class Pair:
     @property
     def differ(self) -> bool:
         """Whether the two can be told apart in this metric among all pairs of models."""
-        return self.p_column <= 1 - summary.LEVEL
+        return self.p_column <= summary.ALPHA
 
     def document(self) -> dict[str, Any]:
         """Return the comparison as a JSON object."""
@@ -120,22 +120,12 @@ def _compared(
 
 
 def _corrected(found: Sequence[Pair]) -> list[Pair]:
-    contrasts = _holm(found, lambda pair: (family(pair.first), _name(pair.first), _name(pair.second)))
-    columns = _holm(found, lambda pair: (pair.first["metric"], pair.first["pool"]))
+    p = [pair.p for pair in found]
+    contrasts = holm_within(p, [(family(one.first), _name(one.first), _name(one.second)) for one in found])
+    columns = holm_within(p, [(one.first["metric"], one.first["pool"]) for one in found])
     return [
         replace(pair, p_contrast=a, p_column=b) for pair, a, b in zip(found, contrasts, columns, strict=True)
     ]
-
-
-def _holm(found: Sequence[Pair], key: Any) -> list[float]:
-    out = [1.0] * len(found)
-    families: dict[Any, list[int]] = {}
-    for i, pair in enumerate(found):
-        families.setdefault(key(pair), []).append(i)
-    for places in families.values():
-        for i, p in zip(places, stats.holm([found[i].p for i in places]), strict=True):
-            out[i] = float(p)
-    return out
 
 
 def _name(row: Record) -> tuple[Any, ...]:

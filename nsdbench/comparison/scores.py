@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +59,15 @@ class TargetScores:
 class ScoreIndex:
     """Finds the target scores of any row of some results."""
 
-    def __init__(self, found: Results, metrics: Collection[str] | None = None) -> None:
-        """Index the item scores of some metrics, or of all."""
+    def __init__(self, found: Results) -> None:
+        """Index all item scores."""
         self._runs = found.runs()
+        self._made: dict[tuple[Any, ...], TargetScores | None] = {}
         self._scores: dict[tuple[Any, ...], dict[str, tuple[float, float]]] = {}
         means = summary.target_means(found.items)
         columns = (means[name] for name in ("run_id", *_DEFINITION, "stimulus", "value", "floor"))
         for *key, stimulus, value, floor in zip(*columns, strict=True):
-            if (metrics is None or key[1] in metrics) and not np.isnan(value):
+            if not np.isnan(value):
                 self._scores.setdefault(tuple(key), {})[stimulus] = (value, floor)
 
     def runs(self, row: Record) -> dict[int, str]:
@@ -75,6 +76,12 @@ class ScoreIndex:
 
     def of(self, row: Record) -> TargetScores | None:
         """Return the scores behind a row; None where those of any of its subjects are missing."""
+        key = tuple(row[name] for name in ("run_id", "stimulus_set", *_DEFINITION))
+        if key not in self._made:  # a row is compared with many others
+            self._made[key] = self._make(row)
+        return self._made[key]
+
+    def _make(self, row: Record) -> TargetScores | None:
         runs = self.runs(row)
         definition = tuple(row[name] for name in _DEFINITION)
         found = {subject: self._scores.get((run, *definition), {}) for subject, run in sorted(runs.items())}
@@ -139,6 +146,18 @@ def floors(row: Record, scores: TargetScores) -> stats.Floats:
     two_way = summary.kind(row["metric"]) != "retrieval"  # which has a pool as well, but another chance level
     level = summary.chance(row["metric_profile"], row["pool"]) if two_way else None
     return scores.floors if level is None else np.full(scores.values.shape, level)
+
+
+def holm_within(p: Sequence[float], families: Sequence[Hashable]) -> list[float]:
+    """Return p-values after Holm's correction within each family."""
+    out = [1.0] * len(p)
+    members: dict[Hashable, list[int]] = {}
+    for i, one in enumerate(families):
+        members.setdefault(one, []).append(i)
+    for places in members.values():
+        for i, corrected in zip(places, stats.holm([p[i] for i in places]), strict=True):
+            out[i] = float(corrected)
+    return out
 
 
 def by_shape(arrays: Mapping[int, stats.Floats]) -> list[list[int]]:

@@ -21,7 +21,7 @@ from nsdbench.inspection.questions import CHANCE, answer, counted, interval, out
 from nsdbench.inspection.results import Check
 from nsdbench.metrics import spurious
 from nsdbench.metrics.correlation import correlation_matrix
-from nsdbench.metrics.identification import two_way
+from nsdbench.metrics.identification import two_way, two_way_within
 from nsdbench.schema import VARIANT, RunKey
 from nsdbench.store import digest
 from nsdbench.types import Embeddings, Reconstructions
@@ -117,7 +117,7 @@ def recovery_ceiling(evidence: Evidence, generator: Generator) -> Check:
         "share_high": shares[2], "loss": float((ceilings - scores).mean()), "n_left_out": int((~kept).sum()),
     }  # fmt: skip
     if evidence.group_kind == SETS:
-        within = spurious.two_way_within(r, rows, evidence.groups)
+        within = two_way_within(r, rows, evidence.groups)
         details["ceiling_within"] = interval(within)[0]
     where = side(scores - ceilings, 0.0)
     verdict = _recovered(scores, shares, where)

@@ -13,7 +13,7 @@ from nsdbench.inspection.evidence import SETS, Evidence, Unavailable
 from nsdbench.inspection.results import Check, Outcome
 from nsdbench.metrics import spurious
 from nsdbench.metrics.correlation import correlation_matrix
-from nsdbench.metrics.identification import two_way
+from nsdbench.metrics.identification import two_way, two_way_within
 
 Floats = NDArray[np.float64]
 CHANCE = 0.5
@@ -73,7 +73,7 @@ def two_way_scores(evidence: Evidence) -> Floats:
 
 def within_cluster(evidence: Evidence) -> Check:
     """Identify targets among those of their own cluster or set."""
-    scores = evidence.by_target(spurious.two_way_within(evidence.r, evidence.truth_row, evidence.groups))
+    scores = evidence.by_target(two_way_within(evidence.r, evidence.truth_row, evidence.groups))
     if np.isnan(scores).all():
         raise Unavailable(f"every target is alone in its {evidence.group_kind}")
     kind, n, where = evidence.group_kind, counted(scores), side(scores, CHANCE)
@@ -91,7 +91,7 @@ def within_cluster(evidence: Evidence) -> Check:
 def cluster_gap(evidence: Evidence) -> Check:
     """Compare what distractors of other clusters add with what knowing the cluster alone would add."""
     everything = two_way_scores(evidence)
-    within = evidence.by_target(spurious.two_way_within(evidence.r, evidence.truth_row, evidence.groups))
+    within = evidence.by_target(two_way_within(evidence.r, evidence.truth_row, evidence.groups))
     size, n = evidence.group_size, len(evidence.pool)
     between = spurious.two_way_between(everything, within, size, n)
     usable = ~np.isnan(within) & ~np.isnan(between)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsdbench.metrics import spurious
-from nsdbench.metrics.identification import two_way
+from nsdbench.metrics.identification import two_way, two_way_within
 
 
 def groups_of(*sizes: int) -> tuple[np.ndarray, ...]:
@@ -48,10 +48,8 @@ def test_clusters_are_the_same_every_time(rng: np.random.Generator) -> None:
 
 def test_distractors_of_other_groups_do_not_count_within() -> None:
     r = np.array([[0.5], [0.1], [0.9], [0.8]])  # the target loses to rows 2 and 3 only
-    assert spurious.two_way_within(r, np.array([0]), groups_of(2, 2)).tolist() == [1.0]
-    assert spurious.two_way_within(r, np.array([0]), groups_of(1, 3)).tolist() == pytest.approx(
-        [np.nan], nan_ok=True
-    )
+    assert two_way_within(r, np.array([0]), groups_of(2, 2)).tolist() == [1.0]
+    assert two_way_within(r, np.array([0]), groups_of(1, 3)).tolist() == pytest.approx([np.nan], nan_ok=True)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -61,7 +59,7 @@ def test_wins_within_and_between_groups_add_up(seed: int) -> None:
     groups = groups_of(*rng.integers(1, 6, size=3))
     n = sum(map(len, groups))
     r, target = rng.integers(0, 4, (n, 7)).astype(np.float64), rng.integers(0, n, 7)
-    every, within = two_way(r, target), spurious.two_way_within(r, target, groups)
+    every, within = two_way(r, target), two_way_within(r, target, groups)
     size = spurious.group_sizes(n, groups)[target]
     between = spurious.two_way_between(every, within, size, n)
     for column, row in enumerate(target):
