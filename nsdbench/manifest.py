@@ -56,6 +56,20 @@ class RunManifest:
     trials: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
+    def dataset_root(self, folder: Path) -> Path | None:
+        """Return where the data set of the run in ``folder`` lies, or None if the record does not say.
+
+        A relative path is meant from where the run was started, which is often above the folder. If the data set is found
+        nowhere, the path is as recorded.
+        """
+        named = self.config.get("dataset_root")
+        if not isinstance(named, str) or not named:
+            return None
+        root = Path(named)
+        return next(
+            (p for p in (root, *(above / root for above in folder.resolve().parents)) if p.is_dir()), root
+        )
+
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``, atomically."""
         document = asdict(self)

@@ -192,13 +192,12 @@ def _require_sound(folder: Path, manifest: RunManifest) -> None:
 def _dataset(folder: Path, manifest: RunManifest, data_dir: Path | None, cache: Path | None) -> Dataset:
     from nsdbench.data import Dataset
 
-    stated = manifest.config.get("dataset_root")
-    if data_dir is None and not isinstance(stated, str):
+    root = data_dir or manifest.dataset_root(folder)
+    if root is None:
         raise DataError(
             f"{folder / runfolder.MANIFEST} does not say where its data set is",
             remedy="Give --data-dir DIR. Scores against a folder of images (--targets) cannot be inspected.",
         )
-    root = data_dir or Path(str(stated))
     if not root.is_dir():
         raise DataError(
             f"the data set of {folder} is not in {root}",

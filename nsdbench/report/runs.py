@@ -91,10 +91,8 @@ def _open(root: Path, run: Run) -> Stimuli:
 
 
 def _roots(run: Run, runs: Mapping[str, Run]) -> Iterator[Path]:
-    """Yield where the data set may lie: relative paths are meant from where the run was started, often above it."""
+    """Yield where the data set may lie, as this run or others on it say."""
     same = run.manifest.provenance.dataset_hash
     for other in (run, *(r for r in runs.values() if r.manifest.provenance.dataset_hash == same)):
-        if named := other.manifest.config.get("dataset_root"):
-            root = Path(named)
-            above = (parent / root for parent in other.folder.resolve().parents)
-            yield next((path for path in (root, *above) if path.is_dir()), root)
+        if root := other.manifest.dataset_root(other.folder):
+            yield root
