@@ -54,6 +54,30 @@ class WeightsError(NsdbenchError):
     """Weights are missing, have the wrong hash, or cannot be loaded without executing code."""
 
 
+class FetchError(NsdbenchError):
+    """A file could not be brought here."""
+
+
+class MissingObject(FetchError):
+    """The server has no such file."""
+
+
+class RefusedByServer(FetchError):
+    """The server does not let us have the file."""
+
+
+class CorruptedObject(FetchError):
+    """What arrived is not the file that was asked for, twice."""
+
+
+class NoRoom(FetchError):
+    """The disk is too small or cannot be written to."""
+
+
+class Unreachable(FetchError):
+    """The server cannot be reached, or connections keep breaking."""
+
+
 class TrainingError(NsdbenchError):
     """The training of a decoder has diverged, or a stored state belongs to another training."""
 

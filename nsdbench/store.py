@@ -111,6 +111,16 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder that need not exist yet."""
+    return shutil.disk_usage(nearest(folder)).free
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process is in here with the same folder. A killed process leaves no lock behind.
@@ -160,5 +170,5 @@ def read_json(path: Path) -> Any:
         raise DataError(
             f"{path} cannot be read ({error.strerror})", remedy="Check its permissions."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error})") from error

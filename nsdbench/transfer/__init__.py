@@ -1,0 +1,24 @@
+"""Files over HTTP: in ranges, in parallel, continued where they stopped, and checked before they get their name."""
+
+from __future__ import annotations
+
+from nsdbench.transfer.client import Client, Remote
+from nsdbench.transfer.files import Fetched, Job, fetch
+from nsdbench.transfer.many import fetch_all
+from nsdbench.transfer.meter import SILENT, Meter
+from nsdbench.transfer.proof import Proof, Verified
+from nsdbench.transfer.room import require_room
+
+__all__ = [
+    "SILENT",
+    "Client",
+    "Fetched",
+    "Job",
+    "Meter",
+    "Proof",
+    "Remote",
+    "Verified",
+    "fetch",
+    "fetch_all",
+    "require_room",
+]
