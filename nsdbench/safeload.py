@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import re
 import zipfile
@@ -37,15 +38,16 @@ def load_state(path: Path, *, keep: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Return the named tensors of a checkpoint, on the CPU and in their stored precision.
 
     The format is recognized by content: safetensors, a ``torch.save`` file (zip or older), or a TorchScript
-    archive, of which only the tensors are read.
+    archive, of which only the tensors are read. Tensors of a zip are mapped from the file, not copied, so that it may be
+    larger than the memory.
 
     Parameters
     ----------
     path : Path
         The file.
     keep : tuple of str
-        If given, only entries whose name starts with one of these are returned; TorchScript and safetensors
-        files are then read only in part.
+        If given, only entries whose name starts with one of these are returned; all but files from before the zip
+        format are then read only in part.
 
     Raises
     ------
@@ -57,6 +59,11 @@ def load_state(path: Path, *, keep: tuple[str, ...] = ()) -> dict[str, Tensor]:
         return _guarded(path, lambda: _load_safetensors(path, keep))
     if kind == "torchscript":
         return _guarded(path, lambda: _load_torchscript(path, keep))
+    if zipfile.is_zipfile(path):
+        with contextlib.suppress(
+            WeightsError
+        ):  # of an unusual file; PyTorch's own reader says what is wrong with it
+            return _guarded(path, lambda: _map_state(path, keep))
     return {name: value for name, value in _named_tensors(path, load_pt(path)).items() if _kept(name, keep)}
 
 
@@ -203,6 +210,20 @@ def _load_older(path: Path) -> dict[str, Tensor]:
         name: value.clone() if uses[value.untyped_storage().data_ptr()] > 1 else value
         for name, value in state.items()
     }
+
+
+def _map_state(path: Path, keep: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors of a ``torch.save`` file that holds nothing else but plain values, mapped from it."""
+    with zipfile.ZipFile(path) as archive:
+        root = root_of(archive, path)
+        loaded = structure_of(archive, root, path)
+        inner = dict.get(loaded, "state_dict", loaded) if isinstance(loaded, dict) else None
+        if not isinstance(inner, dict) or not all(isinstance(value, View) for value in dict.values(inner)):
+            raise WeightsError(f"{path} holds {type(loaded).__name__}, not a state dict of named tensors")
+        views = {str(name): view for name, view in dict.items(inner) if _kept(str(name), keep)}
+        entries = {view.storage: entry_of(archive, root, view.storage) for view in views.values()}
+    storages = map_storages(path, entries)
+    return {name: tensor_of(storages[view.storage], view) for name, view in views.items()}
 
 
 def _map_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from nsdbench import conversion, weights
 from nsdbench.conversion import conversion_of, convert, converted_path, facts_path
 from nsdbench.errors import UsageError, WeightsError
 from nsdbench.store import read_json
+from nsdbench.weights.fetching import fetch
 
 STATE = {
     "a.weight": torch.tensor([[1.0, 1 / 3], [1e-6, 4.0]]),
@@ -161,7 +162,7 @@ def test_without_facts_a_file_is_not_taken_for_a_conversion(source: Path) -> Non
 def registered(source: Path, monkeypatch: pytest.MonkeyPatch) -> weights.Weights:
     """The registry holds the source, without a published hash."""
     entry = weights.Weights("demo", source.name, "https://example.org/last.pth", "MIT", "a demo")
-    monkeypatch.setattr(weights, "REGISTRY", {"demo": entry})
+    monkeypatch.setattr(weights.registry, "REGISTRY", {"demo": entry})
     return entry
 
 
@@ -186,7 +187,7 @@ def test_a_conversion_is_enough(source: Path, registered: weights.Weights) -> No
     source.unlink()
     weights.require(["demo"], source.parent)
     assert weights.locate("demo", source.parent) == weights.Located(registered, converted.path, sha256)
-    assert weights.fetch("demo", source.parent) == converted.path  # nothing is downloaded
+    assert fetch("demo", source.parent) == converted.path  # nothing is downloaded
     (status,) = weights.verify(source.parent)
     assert (status.status, status.sha256) == ("ok", sha256)
     assert "last.pth.safetensors" in status.detail
@@ -213,7 +214,7 @@ def test_the_conversion_of_another_file_than_the_published_one_is_refused(
     source: Path, registered: weights.Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = dataclasses.replace(registered, sha256="0" * 64)
-    monkeypatch.setattr(weights, "REGISTRY", {"demo": published})
+    monkeypatch.setattr(weights.registry, "REGISTRY", {"demo": published})
     convert(source)
     source.unlink()
     with pytest.raises(WeightsError, match="the published file has 0000"):

@@ -1,21 +1,24 @@
-"""The registry of weights: entries, location, hashes and pins, downloads from a server of our own."""
+"""The registry of weights: entries, what uses them, location in one folder or several, hashes and pins."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import http.server
+import json
+import math
 import os
 import re
-import threading
-from collections.abc import Iterator
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nsdbench import download, weights
+from nsdbench import weights
 from nsdbench.errors import UsageError, WeightsError
 from nsdbench.store import read_json
+from nsdbench.weights import records, registry, shelves
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MiB and a bit: four chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -35,7 +38,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> weights.Weights:
 
 
 def _register(monkeypatch: pytest.MonkeyPatch, entry: weights.Weights) -> weights.Weights:
-    monkeypatch.setattr(weights, "REGISTRY", {entry.id: entry})
+    monkeypatch.setattr(registry, "REGISTRY", {entry.id: entry})
     return entry
 
 
@@ -229,7 +232,7 @@ def test_a_published_md5_is_compared_before_the_file_is_pinned(
     _register(monkeypatch, _entry(sha256=None, md5=right))
     assert weights.locate("demo", tmp_path).sha256 == SHA256
     assert read_json(tmp_path / "pins.json") == {"demo.bin": SHA256}
-    assert [status.detail.split(", ")[1] for status in weights.verify(tmp_path)] == ["as published"]
+    assert [status.verified for status in weights.verify(tmp_path)] == ["md5 published"]
 
 
 def test_weights_without_a_published_hash_are_pinned_on_first_use(
@@ -249,8 +252,8 @@ def test_a_file_is_hashed_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    real = weights.sha256_file
-    monkeypatch.setattr(weights, "sha256_file", lambda path: hashed.append(path) or real(path))
+    real = records.sha256_file
+    monkeypatch.setattr(records, "sha256_file", lambda path: hashed.append(path) or real(path))
     path = tmp_path / "demo.bin"
     path.write_bytes(CONTENT)
     weights.locate("demo", tmp_path)
@@ -280,7 +283,7 @@ def test_a_folder_that_cannot_be_written_still_serves(
     def refuse(path: Path, value: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(weights, "write_json", refuse)
+    monkeypatch.setattr(records, "write_json", refuse)
     assert weights.locate("demo", tmp_path).sha256 == SHA256
 
 
@@ -288,7 +291,7 @@ def test_a_repackaged_file_stands_in_for_the_absent_original(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, other = _entry(), _entry(id="demo-2", filename="demo.safetensors", sha256=None, same_as="demo")
-    monkeypatch.setattr(weights, "REGISTRY", {"demo": original, "demo-2": other})
+    monkeypatch.setattr(registry, "REGISTRY", {"demo": original, "demo-2": other})
     (tmp_path / "demo.safetensors").write_bytes(b"repackaged")
     assert weights.locate("demo", tmp_path).weights == other
     (tmp_path / "demo.bin").write_bytes(CONTENT)
@@ -299,7 +302,7 @@ def test_verify_tells_good_bad_and_missing_files_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = [_entry(id=name, filename=name) for name in ("good", "bad", "missing")]
-    monkeypatch.setattr(weights, "REGISTRY", {entry.id: entry for entry in entries})
+    monkeypatch.setattr(registry, "REGISTRY", {entry.id: entry for entry in entries})
     (tmp_path / "good").write_bytes(CONTENT)
     (tmp_path / "bad").write_bytes(b"?")
     found = {status.id: status for status in weights.verify(tmp_path)}
@@ -316,209 +319,387 @@ def test_verify_asks_for_the_original_or_a_repackaged_file_not_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, other = _entry(), _entry(id="demo-2", filename="demo.safetensors", sha256=None, same_as="demo")
-    monkeypatch.setattr(weights, "REGISTRY", {"demo": original, "demo-2": other})
+    monkeypatch.setattr(registry, "REGISTRY", {"demo": original, "demo-2": other})
     assert [(status.id, status.status) for status in weights.verify(tmp_path)] == [("demo", "missing")]
     (tmp_path / "demo.safetensors").write_bytes(b"repackaged")
     assert [(status.id, status.status) for status in weights.verify(tmp_path)] == [("demo-2", "ok")]
 
 
-# --- downloads -------------------------------------------------------------------------------------------------
+# --- sizes, and what comes with nsdbench --------------------------------------------------------------------------
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves one content; can break off, refuse ranges, or answer with errors."""
+def _listing(name: str) -> int:
+    """Return the number of parameters in a listing of a published architecture."""
+    shared = Path(os.environ.get("NSDBENCH_SHARED", Path(__file__).parents[2] / "shared"))
+    path = shared / "data" / "state_dicts" / f"{name}.json"
+    if not path.exists():
+        pytest.skip("no listings of architectures here (NSDBENCH_SHARED)")
+    return sum(math.prod(shape) for shape in json.loads(path.read_text()).values())
 
-    content = CONTENT
-    breaks: list[int]  # how many bytes of the next answers are sent
-    ranges = True
-    errors: list[int]
-    requests: list[str | None]
+
+@pytest.mark.parametrize(
+    ("id", "listing"),
+    [
+        ("mindeye1-subj01", "mindeye1_prior_257_final_subj01_bimixco_softclip_byol"),
+        ("mindeye1-lowlevel-subj01", "mindeye1_autoencoder_subj01_4x_locont_no_reconst__diffusers013_names"),
+        *(
+            (f"mindeye2-subj0{n}-40sess", f"mindeye2_final_subj0{n}_pretrained_40sess_24bs")
+            for n in (1, 2, 5, 7)
+        ),
+        *(
+            (f"mindeye2-multisubject-without-subj0{n}", f"mindeye2_final_multisubject_subj0{n}")
+            for n in (1, 2, 5, 7)
+        ),
+        ("mindeye2-unclip6", "mindeye2_unclip6_sgm_engine"),
+        ("mindeye2-caption-converter", "mindeye2_clip_convert_bigG_to_L_epoch8"),
+        ("sd-image-variations-vae", "sd_image_var_autoenc__diffusers013_names"),
+        ("vdvae-imagenet64-ema", "vdvae_imagenet64"),
+        ("vgg19-caffe", "bdpy_vgg19"),
+        ("versatile-diffusion-image-unet", "versatile_diffusion_image_unet_diffusers"),
+        ("versatile-diffusion-text-unet", "versatile_diffusion_text_unet_diffusers"),
+        ("versatile-diffusion-vae", "versatile_diffusion_vae_diffusers"),
+    ],
+)
+def test_sizes_follow_from_the_listed_architectures(id: str, listing: str) -> None:
+    assert weights.REGISTRY[id].about == 4 * _listing(listing)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers GET with the content of the server, from the start of the requested range on."""
+def test_sizes_of_torchvision_are_the_documented_ones() -> None:
+    from torchvision import models
 
-    server: Server
+    published = {
+        "alexnet-imagenet1k-v1": models.AlexNet_Weights.IMAGENET1K_V1,
+        "inception-v3-imagenet1k-v1": models.Inception_V3_Weights.IMAGENET1K_V1,
+        "efficientnet-b1-imagenet1k-v2": models.EfficientNet_B1_Weights.IMAGENET1K_V2,
+        "efficientnet-b1-imagenet1k-v1": models.EfficientNet_B1_Weights.IMAGENET1K_V1,
+    }
+    for id, entry in published.items():
+        about = weights.REGISTRY[id].about
+        assert about is not None
+        assert round(about / 2**20, 3) == entry.meta["_file_size"]
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
 
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.requests.append(wanted)
-        if self.server.errors:
-            self.send_error(self.server.errors.pop(0))
-            return
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
-        total = len(self.server.content)
-        if start >= total:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{total}")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(total - start))
-        self.end_headers()
-        limit = self.server.breaks.pop(0) if self.server.breaks else None
-        self.wfile.write(self.server.content[start:][:limit])
+def test_every_entry_says_how_large_it_is() -> None:
+    for entry in (*weights.REGISTRY.values(), *weights.SHIPPED.values()):
+        assert entry.n_bytes, entry.id
+        assert entry.size is None or entry.about is None
+        assert not entry.at_least or entry.about
+
+
+def test_what_comes_with_nsdbench_is_listed_as_it_is() -> None:
+    for entry in weights.SHIPPED.values():
+        content = weights.shipped_path(entry).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry.size, entry.sha256)
+    files = {
+        p.stem for room in ("metrics", "adapters") for p in weights.shipped_folder(room).glob("*.safetensors")
+    }
+    assert files == weights.SHIPPED.keys()
+
+
+def test_files_on_the_hub_have_the_addresses_that_the_hub_gives_them() -> None:
+    from huggingface_hub import hf_hub_url
+
+    on_hub = [entry for entry in weights.REGISTRY.values() if "huggingface.co" in entry.url]
+    assert len(on_hub) > 20
+    for entry in on_hub:
+        file = entry.hub
+        assert file is not None
+        endpoint = "https://huggingface.co"
+        assert entry.url == hf_hub_url(file.repo, file.path, repo_type=file.kind, endpoint=endpoint)
+
+
+# --- who uses them ------------------------------------------------------------------------------------------------
+
+
+def test_the_light_table_of_models_is_that_of_their_classes() -> None:
+    from nsdbench.adapters import registry as adapters
+    from nsdbench.weights.uses import MODELS
+
+    classes = {name: adapters.load(name) for name in adapters.ADAPTERS}
+    declared = {
+        name: {preset: set(ids) for preset, ids in found.requires.items() if ids}
+        for name, found in classes.items()
+        if any(found.requires.values())
+    }
+    assert {name: {p: set(ids) for p, ids in presets.items()} for name, presets in MODELS.items()} == declared
+
+
+@pytest.mark.parametrize(("model", "subjects"), [("mindeye1", (1,)), ("mindeye2", (1, 2, 5, 7))])
+def test_the_light_table_of_checkpoints_is_that_of_their_classes(
+    model: str, subjects: tuple[int, ...]
+) -> None:
+    from nsdbench.adapters import registry as adapters
+
+    found = adapters.load(model)
+    for subject in subjects:
+        own = set(found.required("published", subject)) - set(found.requires["published"])
+        assert own
+        for id in own:
+            assert f"{model}-published of subject {subject}" in weights.models_with(id)
+
+
+def test_every_weight_of_every_model_is_registered_or_comes_with_nsdbench() -> None:
+    from nsdbench.adapters import registry as adapters
+
+    needed = {id for name in adapters.ADAPTERS for ids in adapters.load(name).requires.values() for id in ids}
+    assert needed <= weights.REGISTRY.keys() | weights.SHIPPED.keys()
+
+
+def test_every_entry_has_a_use_or_stands_in_for_one_that_has() -> None:
+    spare = ("1sess", "-1024")  # MindEye2 trained otherwise, which `convert` and the API can read
+    for entry in (*weights.REGISTRY.values(), *weights.SHIPPED.values()):
+        used = entry.used_by or weights.models_with(entry.id) or entry.same_as
+        assert used or entry.id.endswith(spare), entry.id
+
+
+def test_a_list_needs_no_heavy_import() -> None:
+    code = (
+        "import sys; from nsdbench import weights; weights.listed(weights.folder()); "
+        "print(sorted({'torch', 'requests', 'huggingface_hub'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# --- several folders ----------------------------------------------------------------------------------------------
+
+
+def _path(*folders: Path) -> Path:
+    return Path(os.pathsep.join(map(str, folders)))
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A running server; retries do not wait."""
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
-    running = Server(("127.0.0.1", 0), Handler)
-    running.errors, running.requests, running.breaks = [], [], []
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that only an administrator can write."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    may, write = os.access, records.write_json
+
+    def access(path: Path, mode: int, **options: bool) -> bool:
+        return not (folder in (path, *Path(path).parents) and mode & os.W_OK) and may(path, mode, **options)
+
+    def refuse(path: Path, value: object) -> None:
+        if path.parent == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        write(path, value)
+
+    monkeypatch.setattr(os, "access", access)
+    monkeypatch.setattr(records, "write_json", refuse)
+    return folder
 
 
-def _fetch(server: Server, folder: Path) -> Path:
-    return weights.fetch("demo", folder, base_url=f"http://127.0.0.1:{server.server_port}/")
+def test_several_folders_are_named_as_in_path(tmp_path: Path) -> None:
+    assert weights.folders(_path(tmp_path / "a", tmp_path / "b")) == (tmp_path / "a", tmp_path / "b")
+    assert weights.folders(Path("~/a")) == (Path.home() / "a",)
+
+
+def test_a_folder_with_a_colon_in_its_name_is_one_folder(tmp_path: Path) -> None:
+    odd = tmp_path / f"odd{os.pathsep}name"
+    odd.mkdir()
+    assert weights.folders(odd) == (odd,)
+
+
+def test_folders_are_looked_through_in_order(tmp_path: Path, demo: weights.Weights) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    (second / "demo.bin").write_bytes(CONTENT)
+    assert weights.locate("demo", _path(first, second)).path == second / "demo.bin"
+    (first / "demo.bin").write_bytes(CONTENT)
+    assert weights.locate("demo", _path(first, second)).path == first / "demo.bin"
 
 
 @pytest.mark.usefixtures("demo")
-def test_fetch_downloads_the_file_and_leaves_nothing_else(tmp_path: Path, server: Server) -> None:
-    assert _fetch(server, tmp_path / "new").read_bytes() == CONTENT
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".hashes.json", "demo.bin"]
+def test_the_first_writable_folder_is_added_to(tmp_path: Path, shared: Path) -> None:
+    mine = tmp_path / "mine" / "weights"
+    assert shelves.writable_folder(_path(shared, mine)) == mine
+    assert shelves.writable_folder(_path(mine, shared)) == mine
+    with pytest.raises(WeightsError, match="not writable") as caught:
+        shelves.writable_folder(shared)
+    assert f"NSDBENCH_WEIGHTS=/my/weights{os.pathsep}{shared}" in caught.value.remedy
+
+
+def test_a_place_below_a_file_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert not shelves.is_writable(tmp_path / "file" / "weights")
+
+
+def test_a_file_in_a_shared_folder_is_pinned_in_a_folder_of_ones_own(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, _entry(sha256=None))
+    mine = tmp_path / "mine"
+    (shared / "demo.bin").write_bytes(CONTENT)
+    assert weights.locate("demo", _path(mine, shared)).path == shared / "demo.bin"
+    assert read_json(mine / "pins.json") == {"demo.bin": SHA256}
+    (shared / "demo.bin").write_bytes(b"the administrator took another one")
+    with pytest.raises(WeightsError, match=f"but {mine / 'pins.json'} holds {SHA256}"):
+        weights.locate("demo", _path(mine, shared))
+
+
+def test_pins_of_an_administrator_count(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, _entry(sha256=None))
+    (shared / "demo.bin").write_bytes(CONTENT)
+    (shared / "pins.json").write_text(json.dumps({"demo.bin": {"sha256": "0" * 64, "commit": "abc"}}))
+    with pytest.raises(WeightsError, match=f"but {shared / 'pins.json'} holds 0000"):
+        weights.locate("demo", _path(tmp_path / "mine", shared))
 
 
 @pytest.mark.usefixtures("demo")
-def test_fetch_keeps_a_file_that_is_already_right(tmp_path: Path, server: Server) -> None:
+def test_a_file_in_a_shared_folder_is_hashed_once(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shared / "demo.bin").write_bytes(CONTENT)
+    where = _path(tmp_path / "mine", shared)
+    weights.locate("demo", where)
+    monkeypatch.setattr(records, "sha256_file", lambda path: pytest.fail("hashed again"))
+    assert weights.locate("demo", where).sha256 == SHA256
+
+
+@pytest.mark.usefixtures("demo")
+def test_verify_looks_at_every_copy(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, content in ((first, CONTENT), (second, b"?")):
+        folder.mkdir()
+        (folder / "demo.bin").write_bytes(content)
+    found = weights.verify(_path(first, second))
+    assert [(status.path, status.status) for status in found] == [
+        (first / "demo.bin", "ok"),
+        (second / "demo.bin", "bad"),
+    ]
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+def _put(folder: Path, name: str) -> None:
+    records.pin(folder, name, records.Pin("0" * 64))
+
+
+def test_pins_written_by_many_at_once_are_all_kept(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: _put(tmp_path, f"{n}.bin"), range(40)))
+    assert len(read_json(tmp_path / "pins.json")) == 40
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is not a table"),
+        ('{"demo.bin": {"commit": "abc"}}', "has no sha256"),
+        ('{"demo.bin": "abc"}', "has no sha256"),  # a download would only fail at its end
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+@pytest.mark.usefixtures("demo")
+def test_pins_that_cannot_be_understood_are_a_named_error(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "demo.bin").write_bytes(CONTENT)
-    _fetch(server, tmp_path)
-    assert server.requests == []
+    (tmp_path / "pins.json").write_text(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        weights.locate("demo", tmp_path)
+    assert "Delete" in caught.value.remedy
 
 
+@pytest.mark.parametrize("entry", ["x", {}, {"sha256": None}])
 @pytest.mark.usefixtures("demo")
-def test_a_broken_connection_is_resumed_where_it_ended(tmp_path: Path, server: Server) -> None:
-    server.breaks = [1_000_000]
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-    assert server.requests == [None, "bytes=1000000-"]
+def test_a_remembered_hash_that_is_none_is_computed_again(tmp_path: Path, entry: object) -> None:
+    path = tmp_path / "demo.bin"
+    path.write_bytes(CONTENT)
+    stamp = {"stamp": [path.stat().st_size, path.stat().st_mtime_ns]}
+    known = {**stamp, **entry} if isinstance(entry, dict) else entry
+    (tmp_path / ".hashes.json").write_text(json.dumps({"demo.bin": known}))
+    assert weights.locate("demo", tmp_path).sha256 == SHA256
 
 
-@pytest.mark.usefixtures("demo")
-def test_a_connection_may_break_as_often_as_it_brings_something_new(tmp_path: Path, server: Server) -> None:
-    server.breaks = [1000] * (2 * download.FRUITLESS_ATTEMPTS)
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-
-
-@pytest.mark.usefixtures("demo")
-def test_an_earlier_process_is_continued(tmp_path: Path, server: Server) -> None:
-    (tmp_path / ".demo.bin.part").write_bytes(CONTENT[:500])
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-    assert server.requests == ["bytes=500-"]
-
-
-@pytest.mark.usefixtures("demo")
-def test_a_download_that_was_whole_but_not_named_is_finished(tmp_path: Path, server: Server) -> None:
-    (tmp_path / ".demo.bin.part").write_bytes(CONTENT)
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-    assert len(server.requests) == 1
-
-
-@pytest.mark.usefixtures("demo")
-def test_a_partial_file_longer_than_the_original_is_dropped(tmp_path: Path, server: Server) -> None:
-    (tmp_path / ".demo.bin.part").write_bytes(CONTENT + b"more")
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-    assert server.requests[-1] is None
-
-
-@pytest.mark.usefixtures("demo")
-def test_a_server_without_ranges_starts_over(tmp_path: Path, server: Server) -> None:
-    server.ranges = False
-    (tmp_path / ".demo.bin.part").write_bytes(b"x" * 500)
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-
-
-@pytest.mark.usefixtures("demo")
-def test_a_file_with_the_wrong_hash_is_refused_and_removed(tmp_path: Path, server: Server) -> None:
-    server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(WeightsError, match="delivered another file"):
-        _fetch(server, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_of_the_wrong_size_is_refused(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _register(monkeypatch, _entry(size=5))
-    with pytest.raises(WeightsError, match="bytes instead of 5"):
-        _fetch(server, tmp_path)
+    entries = [_entry(id=name, filename=name) for name in ("closed", "good")]
+    monkeypatch.setattr(registry, "REGISTRY", {entry.id: entry for entry in entries})
+    for entry in entries:
+        (tmp_path / entry.filename).write_bytes(CONTENT)
+    real = records.sha256_file
+
+    def read(path: Path) -> str:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(records, "sha256_file", read)
+    closed, good = weights.verify(tmp_path)
+    assert (closed.status, good.status) == ("bad", "ok")
+    assert "Permission denied" in closed.detail
 
 
-@pytest.mark.usefixtures("demo")
-def test_a_missing_page_is_reported_at_once(tmp_path: Path, server: Server) -> None:
-    server.errors = [404]
-    with pytest.raises(WeightsError, match="HTTP 404"):
-        _fetch(server, tmp_path)
-    assert len(server.requests) == 1
+# --- what is listed -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("demo")
-def test_a_busy_server_is_asked_again(tmp_path: Path, server: Server) -> None:
-    server.errors = [503, 429]
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-    assert len(server.requests) == 3
+def test_a_list_tells_estimates_from_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _register(monkeypatch, _entry(about=5_000))
+    (row,) = weights.listed(tmp_path, ["demo"])
+    assert (row.state, row.size, row.exact, row.path) == ("missing", 5_000, False, None)
+    (tmp_path / "demo.bin").write_bytes(CONTENT)
+    (row,) = weights.listed(tmp_path, ["demo"])
+    assert (row.state, row.size, row.exact, row.path) == (
+        "present",
+        len(CONTENT),
+        True,
+        tmp_path / "demo.bin",
+    )
 
 
-@pytest.mark.usefixtures("demo")
-def test_after_several_fruitless_attempts_what_arrived_is_kept(tmp_path: Path, server: Server) -> None:
-    (tmp_path / ".demo.bin.part").write_bytes(CONTENT[:500])
-    server.errors = [503] * 10
-    with pytest.raises(WeightsError, match="500 bytes have arrived"):
-        _fetch(server, tmp_path)
-    assert len(server.requests) == download.FRUITLESS_ATTEMPTS
-    assert (tmp_path / ".demo.bin.part").read_bytes() == CONTENT[:500]
-
-
-@pytest.mark.usefixtures("demo")
-def test_an_unreachable_server_is_a_named_error(tmp_path: Path, server: Server) -> None:
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(WeightsError, match="could not be downloaded"):
-        _fetch(server, tmp_path)
-
-
-def test_without_any_published_hash_halves_are_never_joined(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changes", "pinned", "expected"),
+    [
+        ({}, None, "sha256 published"),
+        ({"sha256": None, "md5": "0" * 32}, None, "md5 published"),
+        ({"sha256": None, "sha256_prefixes": ("abcd",)}, None, "sha256 digits published"),
+        ({"sha256": None}, None, "not pinned yet"),
+        ({"sha256": None}, SHA256, "pinned"),
+        ({"sha256": None}, {"sha256": SHA256, "hub_sha256": SHA256}, "sha256 from hub"),
+        ({"sha256": None}, {"sha256": SHA256, "hub_sha256": "0" * 64}, "pinned"),
+    ],
+)
+def test_a_list_says_what_proves_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], pinned: object, expected: str
 ) -> None:
-    _register(monkeypatch, _entry(sha256=None))
-    (tmp_path / ".demo.bin.part").write_bytes(b"x" * 500)
-    assert _fetch(server, tmp_path).read_bytes() == CONTENT
-    assert read_json(tmp_path / "pins.json") == {"demo.bin": SHA256}
+    _register(monkeypatch, _entry(**changes))
+    if pinned:
+        (tmp_path / "pins.json").write_text(json.dumps({"demo.bin": pinned}))
+    (row,) = weights.listed(tmp_path, ["demo"])
+    assert row.verified == expected
 
 
-def test_a_download_that_differs_from_the_pin_is_refused(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _register(monkeypatch, _entry(sha256=None))
-    _fetch(server, tmp_path).unlink()
-    server.content = b"another file"
-    with pytest.raises(WeightsError, match="delivered another file"):
-        _fetch(server, tmp_path)
-    assert not (tmp_path / "demo.bin").exists()
+def test_an_altered_file_of_the_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nsdbench.weights import survey
+
+    assert {status.status for status in weights.verify(tmp_path, list(weights.SHIPPED))} == {"ok"}
+    monkeypatch.setattr(survey, "shipped_path", lambda entry: tmp_path / entry.filename)
+    (tmp_path / "mini_clip-v1.safetensors").write_bytes(b"?")
+    found = weights.verify(tmp_path, ["mini_clip-v1", "mini_swav-v1"])
+    assert ["has sha256" in found[0].detail, "is missing" in found[1].detail] == [True, True]
+    assert [status.status for status in found] == ["bad", "bad"]
 
 
-@pytest.mark.usefixtures("demo")
-def test_addresses_that_are_not_web_addresses_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="not a web address"):
-        weights.fetch("demo", tmp_path, base_url="file:///etc")
+@pytest.mark.parametrize(
+    ("n_bytes", "options", "expected"),
+    [
+        (None, {}, "? GB"),
+        (999, {}, "999 B"),
+        (231_508, {"exact": False}, "~232 kB"),
+        (8_909_184_896, {"exact": False}, "~8.91 GB"),
+        (4_014_545_872, {"exact": False, "at_least": True}, ">4.01 GB"),
+        (999_999, {}, "1000 kB"),
+    ],
+)
+def test_sizes_in_words(n_bytes: int | None, options: dict[str, bool], expected: str) -> None:
+    assert weights.size_text(n_bytes, **options) == expected
 
 
-@pytest.mark.usefixtures("demo")
-def test_progress_counts_mebibytes(tmp_path: Path, server: Server) -> None:
-    seen: list[tuple[str, int | None, int]] = []
-
-    class Recorder:
-        def track(self, items, label, total=None):  # type: ignore[no-untyped-def]
-            listed = list(items)
-            seen.append((label, total, len(listed)))
-            yield from listed
-
-    weights.fetch("demo", tmp_path, progress=Recorder(), base_url=f"http://127.0.0.1:{server.server_port}")
-    assert seen == [("demo.bin [MiB]", 3, 3)]
+def test_the_name_of_a_model_in_place_of_an_id_gets_the_right_hint() -> None:
+    with pytest.raises(UsageError) as caught:
+        weights.entry("brain-diffuser")
+    assert "--model brain_diffuser" in caught.value.remedy

@@ -10,20 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nsdbench import weights
 from nsdbench.errors import WeightsError
 from nsdbench.metrics.nets.network import Architecture, taps
 from nsdbench.metrics.profiles import MINI_SIZE
 from nsdbench.store import sha256_file
 
-SHIPPED: Mapping[str, str] = {
-    "mini_alexnet-v1": "57341b10872a15f0c50de76d916f4b0c2ed8f3a33ebf9331c51d1421a0cbf752",
-    "mini_inception-v1": "a18097d79c4b2847e2ee56dc7a7a5fee44d69ab23525b6dc010f595605b6a306",
-    "mini_effnet-v1": "604fc97d702d8f6d930c1827a4bdb34fe5e9fc135ddf2c5f3476068e70cec216",
-    "mini_clip-v1": "20ee28b827c76533766b60526f3dae20c448adc57563811843874ed0f9265755",
-    "mini_swav-v1": "691f6d183e8f534c134f8409dea990dd8f6f8ae5cea34b9b54495869d26cc7d5",
-}
+SHIPPED: Mapping[str, str] = weights.shipped_hashes("metrics")
 """SHA-256 of the weights that come with nsdbench, by weights id."""
-FOLDER = Path(__file__).parent.parent / "weights"
+FOLDER = weights.shipped_folder("metrics")
 
 EMBEDDING = 64
 TAPS = {"4": "features.4", "11": "features.11"}

@@ -41,7 +41,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         else:
             torch.save(content, path)
         faked = dataclasses.replace(entry, sha256=sha256_file(path), sha256_prefixes=())
-        monkeypatch.setattr(registry, "REGISTRY", {**registry.REGISTRY, id: faked})
+        monkeypatch.setattr(registry.registry, "REGISTRY", {**registry.REGISTRY, id: faked})
         return tmp_path
 
     return put

@@ -1,79 +1,37 @@
-"""Every weights file that nsdbench knows: what it is, where it is published, under which terms."""
+"""Every weights file that authors publish and nsdbench uses: what it is, where it is, under which terms.
+
+Sizes. ``size`` is exact: published by the authors, or by several who hold the file with the published hash. ``about`` is
+what torchvision documents, or 4 bytes times the number of parameters of the network, which leaves out some kilobytes of
+names; with ``at_least`` the file holds more than the network (optimizers, other networks).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+
+from nsdbench.weights.entry import HubFile, Weights
 
 TORCHVISION = "https://download.pytorch.org/models/"
 BSD = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
-HUGGING_FACE = "https://huggingface.co/"
 FIGSHARE = "https://figshare.com/ndownloader/files/"
 
 
-@dataclass(frozen=True)
-class Weights:
-    """One weights file.
-
-    Attributes
-    ----------
-    id : str
-        Name in nsdbench; results made with the file carry it (or ``same_as``).
-    filename : str
-        Name in the weights folder.
-    url : str
-        Where the authors publish it.
-    licence : str
-        Licence or terms, as far as the authors state them.
-    source : str
-        What it is: architecture, training data, publication.
-    used_by : tuple of str
-        Metrics that need it under their canonical profile.
-    sha256 : str or None
-        Full hash, or None if nobody published one: then the first file seen is pinned.
-    sha256_prefixes : tuple of str
-        First hex digits that the hash may have, for files that carry them in their name.
-    md5 : str or None
-        Full MD5, where the authors publish that alone; compared before the SHA-256 is pinned.
-    size : int or None
-        Size in bytes, where known.
-    same_as : str or None
-        Id of the weights that this file repackages in another format; it is used when that one is absent.
-    unused : tuple of str
-        Beginnings of the names in the file that no model needs; conversion leaves them out.
-    """
-
-    id: str
-    filename: str
-    url: str
-    licence: str
-    source: str
-    used_by: tuple[str, ...] = ()
-    sha256: str | None = None
-    sha256_prefixes: tuple[str, ...] = ()
-    md5: str | None = None
-    size: int | None = None
-    same_as: str | None = None
-    unused: tuple[str, ...] = ()
-
-    def accepts(self, sha256: str) -> bool:
-        """Whether a file with this hash can be the published one."""
-        return sha256.startswith((self.sha256,) if self.sha256 else self.sha256_prefixes or "")
-
-    @property
-    def expected(self) -> str:
-        """The published hash in words."""
-        return self.sha256 or " or ".join(f"{prefix}..." for prefix in self.sha256_prefixes)
-
-
-def _torchvision(id: str, filename: str, source: str, used_by: tuple[str, ...] = ()) -> Weights:
+def _torchvision(
+    id: str, filename: str, source: str, mebibytes: float, used_by: tuple[str, ...] = ()
+) -> Weights:
+    """Return an entry whose size is the one of torchvision's documentation, in MiB with three decimals."""
     prefix = Path(filename).stem.rpartition("-")[2]
-    return Weights(id, filename, TORCHVISION + filename, BSD, source, used_by, sha256_prefixes=(prefix,))
+    about = round(mebibytes * 2**20)
+    return Weights(
+        id, filename, TORCHVISION + filename, BSD, source, used_by, sha256_prefixes=(prefix,), about=about
+    )
 
 
-def _hub(id: str, path: str, licence: str, source: str, used_by: tuple[str, ...] = ()) -> Weights:
-    return Weights(id, id + Path(path).suffix, HUGGING_FACE + path, licence, source, used_by)
+def _hub(
+    id: str, file: HubFile, licence: str, source: str, about: int, used_by: tuple[str, ...] = ()
+) -> Weights:
+    return Weights(id, id + Path(file.path).suffix, file, licence, source, used_by, about=about)
 
 
 def _captions(name: str) -> tuple[str, str]:
@@ -81,28 +39,46 @@ def _captions(name: str) -> tuple[str, str]:
     return f"caption_{name}", f"caption_{name}_git"
 
 
-def _mindeye(id: str, path: str, source: str) -> Weights:
-    return _hub(id, f"datasets/pscotti/{path}", _MINDEYE_LICENCE, source)
+def _float32(parameters: int) -> int:
+    return 4 * parameters
 
 
-def _mindeye2_of(subject: int) -> tuple[Weights, ...]:
+def _mindeye1(id: str, path: str, source: str, about: int) -> Weights:
+    """Return an entry of MindEye1, whose files were saved with the state of the optimizer."""
+    file = HubFile("pscotti/naturalscenesdataset", f"mindeye_models/{path}", "dataset")
+    return replace(_hub(id, file, _MINDEYE_LICENCE, source, about), at_least=True)
+
+
+def _mindeye2(id: str, training: str, source: str, about: int) -> Weights:
+    file = HubFile("pscotti/mindeyev2", f"train_logs/{training}/last.pth", "dataset")
+    return _hub(id, file, _MINDEYE_LICENCE, source, about)
+
+
+def _mindeye2_of(subject: int, voxels: int) -> tuple[Weights, ...]:
     """Return the three published trainings around one subject."""
-    logs, paper = "mindeyev2/resolve/main/train_logs", "(arXiv 2403.11207)"
+    paper = "MindEye2 (arXiv 2403.11207)"
+    shared, per_voxel = 2_162_886_624, 4096  # per voxel one weight for each unit, and per subject one bias
+    one = _float32(shared + per_voxel * (voxels + 1))
+    others = len(_VOXELS) - 1
+    seven = _float32(shared + per_voxel * (sum(_VOXELS.values()) - voxels + others))
     return (
-        _mindeye(
+        _mindeye2(
             f"mindeye2-subj0{subject}-40sess",
-            f"{logs}/final_subj0{subject}_pretrained_40sess_24bs/last.pth",
-            f"MindEye2 {paper}, subject {subject}, tuned on all sessions; 8.9 GB",
+            f"final_subj0{subject}_pretrained_40sess_24bs",
+            f"{paper}, subject {subject}, tuned on all sessions",
+            one,
         ),
-        _mindeye(
+        _mindeye2(
             f"mindeye2-subj0{subject}-1sess",
-            f"{logs}/final_subj0{subject}_pretrained_1sess_24bs/last.pth",
-            f"MindEye2 {paper}, subject {subject}, tuned on the first session; 8.9 GB",
+            f"final_subj0{subject}_pretrained_1sess_24bs",
+            f"{paper}, subject {subject}, tuned on the first session",
+            one,
         ),
-        _mindeye(
+        _mindeye2(
             f"mindeye2-multisubject-without-subj0{subject}",
-            f"{logs}/final_multisubject_subj0{subject}/last.pth",
-            f"MindEye2 {paper}, trained on all subjects but subject {subject}, to be tuned; 10.3 GB",
+            f"final_multisubject_subj0{subject}",
+            f"{paper}, trained on all subjects but subject {subject}, to be tuned",
+            seven,
         ),
     )
 
@@ -115,29 +91,40 @@ _VERSATILE_LICENCE = "MIT (shi-labs/versatile-diffusion)"
 _CLIP_SHA256 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
 _CLIP_B_SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
 _MINILM_LICENCE = "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)"
-_ENTRIES = (
+_SD_UNET, _SD_VAE = _float32(859_520_964), _float32(83_653_863)
+_VOXELS = dict(
+    enumerate((15724, 14278, 15226, 13153, 13039, 17907, 12682, 14386), 1)
+)  # of nsdgeneral, by subject
+_BIGG = _float32(2_539_567_362)
+_CLIP_L = _float32(427_616_513)
+_BERT_WORDS = 231_508  # vocab.txt of BERT, uncased
+PUBLISHED = (
     _torchvision(
         "alexnet-imagenet1k-v1",
         "alexnet-owt-7be5be79.pth",
         "torchvision AlexNet, ImageNet-1k classification",
+        233.087,
         ("alexnet2", "alexnet5", "lpips"),
     ),
     _torchvision(
         "inception-v3-imagenet1k-v1",
         "inception_v3_google-0cc3c7bd.pth",
         "torchvision Inception-v3, ImageNet-1k classification (converted from TensorFlow)",
+        103.903,
         ("inception",),
     ),
     _torchvision(
         "efficientnet-b1-imagenet1k-v2",
         "efficientnet_b1-c27df63c.pth",
         "torchvision EfficientNet-B1, ImageNet-1k classification, second recipe",
+        30.136,
         ("effnet",),
     ),
     _torchvision(
         "efficientnet-b1-imagenet1k-v1",
         "efficientnet_b1_rwightman-bac287d4.pth",
         "torchvision EfficientNet-B1, ImageNet-1k classification, ported from timm; profile brain-diffuser",
+        30.134,
     ),
     Weights(
         "efficientnet-b1-imagenet1k-v1-old-name",
@@ -147,6 +134,7 @@ _ENTRIES = (
         "the same under its name before torchvision 0.16",
         # torchvision renamed these files because the old names did not match their content (pytorch/vision 8036)
         sha256_prefixes=("bac287d4", "533bc792"),
+        about=round(30.134 * 2**20),
         same_as="efficientnet-b1-imagenet1k-v1",
     ),
     Weights(
@@ -157,21 +145,24 @@ _ENTRIES = (
         "OpenAI CLIP ViT-L/14, 400 million image-text pairs; TorchScript archive",
         ("clip", *_captions("clip_l")),
         sha256=_CLIP_SHA256,
+        size=932_768_134,
     ),
     Weights(
         "clip-vit-l14-openai-open-clip",
         "clip-vit-l14-openai.open_clip.safetensors",
-        HUGGING_FACE + "timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
+        HubFile("timm/vit_large_patch14_clip_224.openai", "open_clip_model.safetensors"),
         "MIT (openai/CLIP)",
         "the same in open_clip's layout",
+        about=_CLIP_L,
         same_as="clip-vit-l14-openai",
     ),
     Weights(
         "clip-vit-l14-openai-transformers",
         "clip-vit-l14-openai.transformers.safetensors",
-        HUGGING_FACE + "openai/clip-vit-large-patch14/resolve/main/model.safetensors",
+        HubFile("openai/clip-vit-large-patch14", "model.safetensors"),
         "MIT (openai/CLIP)",
         "the same in the layout of Hugging Face transformers",
+        about=_CLIP_L,
         same_as="clip-vit-l14-openai",
     ),
     Weights(
@@ -181,6 +172,7 @@ _ENTRIES = (
         "CC BY-NC 4.0 (facebookresearch/swav)",
         "SwAV ResNet-50, 800 epochs on ImageNet-1k without labels (arXiv 2006.09882)",
         ("swav",),
+        about=_float32(28_400_000),  # ResNet-50 without its last layer, projection head, prototypes
     ),
     Weights(
         "vdvae-imagenet64-ema",
@@ -188,7 +180,8 @@ _ENTRIES = (
         "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets-2/"
         "imagenet64-iter-1600000-model-ema.th",
         "MIT for the code (openai/vdvae); not stated for the weights",
-        "VDVAE on ImageNet at 64 x 64 pixels, running mean of the weights (arXiv 2011.10650); 500 MB",
+        "VDVAE on ImageNet at 64 x 64 pixels, running mean of the weights (arXiv 2011.10650)",
+        about=_float32(125_005_860),
     ),
     Weights(
         "vgg19-caffe",
@@ -197,6 +190,7 @@ _ENTRIES = (
         "not stated",
         "VGG19 as trained in Caffe (arXiv 1409.1556), and the contrast of its features; Kamitani Lab",
         md5="49f4d6dbf1024f33149352dfd309dc4d",
+        about=_float32(143_667_240),
     ),
     Weights(
         "fc7-generator",
@@ -205,120 +199,139 @@ _ENTRIES = (
         "not stated",
         "image generators of Dosovitskiy & Brox 2016 (arXiv 1602.02644); Kamitani Lab",
         md5="bf9d4de43782cb019de733ed7cf84926",
+        about=_float32(56_097_891),  # the one generator that is used
+        at_least=True,
     ),
     _hub(
         "stable-diffusion-v1-4-unet",
-        "CompVis/stable-diffusion-v1-4/resolve/main/unet/diffusion_pytorch_model.safetensors",
+        HubFile("CompVis/stable-diffusion-v1-4", "unet/diffusion_pytorch_model.safetensors"),
         _OPENRAIL,
         "Stable Diffusion 1.4, denoiser of image latents under a text (arXiv 2112.10752)",
+        _SD_UNET,
     ),
     _hub(
         "stable-diffusion-v1-4-vae",
-        "CompVis/stable-diffusion-v1-4/resolve/main/vae/diffusion_pytorch_model.safetensors",
+        HubFile("CompVis/stable-diffusion-v1-4", "vae/diffusion_pytorch_model.safetensors"),
         _OPENRAIL,
         "Stable Diffusion 1.4, autoencoder",
+        _SD_VAE,
     ),
     _hub(
         "versatile-diffusion-image-unet",
-        "shi-labs/versatile-diffusion/resolve/main/image_unet/diffusion_pytorch_model.bin",
+        HubFile("shi-labs/versatile-diffusion", "image_unet/diffusion_pytorch_model.bin"),
         _VERSATILE_LICENCE,
-        "Versatile Diffusion, denoiser of image latents under an image (arXiv 2211.08332); 3.4 GB",
+        "Versatile Diffusion, denoiser of image latents under an image (arXiv 2211.08332)",
+        _SD_UNET,
     ),
     _hub(
         "versatile-diffusion-text-unet",
-        "shi-labs/versatile-diffusion/resolve/main/text_unet/diffusion_pytorch_model.bin",
+        HubFile("shi-labs/versatile-diffusion", "text_unet/diffusion_pytorch_model.bin"),
         _VERSATILE_LICENCE,
-        "Versatile Diffusion, its counterpart under a text; only the attention layers are used; 6.8 GB",
+        "Versatile Diffusion, its counterpart under a text; only the attention layers are used",
+        _float32(1_708_848_448),
     ),
     _hub(
         "versatile-diffusion-vae",
-        "shi-labs/versatile-diffusion/resolve/main/vae/diffusion_pytorch_model.bin",
+        HubFile("shi-labs/versatile-diffusion", "vae/diffusion_pytorch_model.bin"),
         _VERSATILE_LICENCE,
         "Versatile Diffusion, autoencoder",
+        _SD_VAE,
     ),
-    _mindeye(
+    _mindeye1(
         "mindeye1-subj01",
-        "naturalscenesdataset/resolve/main/mindeye_models/prior_257_final_subj01_bimixco_softclip_byol/last.pth",
-        "MindEye1 (arXiv 2305.18274), subject 1: voxels to CLIP tokens, and diffusion prior; at least 4 GB",
+        "prior_257_final_subj01_bimixco_softclip_byol/last.pth",
+        "MindEye1 (arXiv 2305.18274), subject 1: voxels to CLIP tokens, and diffusion prior",
+        _float32(1_003_636_468),
     ),
-    _mindeye(
+    _mindeye1(
         "mindeye1-lowlevel-subj01",
-        "naturalscenesdataset/resolve/main/mindeye_models/autoencoder_subj01_4x_locont_no_reconst/epoch120.pth",
-        "MindEye1, subject 1: voxels to latents of a blurry image; at least 0.8 GB",
+        "autoencoder_subj01_4x_locont_no_reconst/epoch120.pth",
+        "MindEye1, subject 1: voxels to latents of a blurry image",
+        _float32(206_065_604),
     ),
-    *(entry for subject in (1, 2, 5, 7) for entry in _mindeye2_of(subject)),
-    _mindeye(
+    *(entry for subject in (1, 2, 5, 7) for entry in _mindeye2_of(subject, _VOXELS[subject])),
+    _mindeye2(
         "mindeye2-multisubject-without-subj01-1024",
-        "mindeyev2/resolve/main/train_logs/multisubject_subj01_1024hid_nolow_300ep/last.pth",
-        "MindEye2, trained on subjects 2 to 8, width 1024 and no low-level branch; 2.9 GB",
+        "multisubject_subj01_1024hid_nolow_300ep",
+        "MindEye2, trained on subjects 2 to 8, width 1024 and no low-level branch",
+        2_860_000_000,  # as a user reports it; seven subjects would make 3.27e9
     ),
     Weights(
         "sd-image-variations-vae",
         "sd_image_var_autoenc.pth",
-        HUGGING_FACE + "datasets/pscotti/mindeyev2/resolve/main/sd_image_var_autoenc.pth",
+        HubFile("pscotti/mindeyev2", "sd_image_var_autoenc.pth", "dataset"),
         _OPENRAIL,
-        "Stable Diffusion Image Variations, autoencoder: what MindEye's low-level latents are latents of; 0.3 GB",
+        "Stable Diffusion Image Variations, autoencoder: what MindEye's low-level latents are latents of",
+        about=_SD_VAE,
     ),
     Weights(
         "mindeye2-caption-converter",
         "bigG_to_L_epoch8.pth",
-        HUGGING_FACE + "datasets/pscotti/mindeyev2/resolve/main/bigG_to_L_epoch8.pth",
+        HubFile("pscotti/mindeyev2", "bigG_to_L_epoch8.pth", "dataset"),
         "MIT for the code (MedARC-AI), not stated for the weights",
-        "MindEye2, linear maps from OpenCLIP bigG tokens to the CLIP L tokens that GIT reads; 7 MB",
+        "MindEye2, linear maps from OpenCLIP bigG tokens to the CLIP L tokens that GIT reads",
+        about=_float32(1_771_009),
     ),
     Weights(
         "mindeye2-unclip6",
         "unclip6_epoch0_step110000.ckpt",
-        HUGGING_FACE + "datasets/pscotti/mindeyev2/resolve/main/unclip6_epoch0_step110000.ckpt",
+        HubFile("pscotti/mindeyev2", "unclip6_epoch0_step110000.ckpt", "dataset"),
         _OPENRAIL_XL + ", assumed: the weights derive from Stable Diffusion XL",
-        "MindEye2, Stable Diffusion XL tuned to draw what OpenCLIP bigG tokens describe; 18 GB, see "
-        "`nsdbench weights convert`",
+        "MindEye2, Stable Diffusion XL tuned to draw what OpenCLIP bigG tokens describe",
+        about=_float32(4_494_816_212),
         unused=("conditioner.",),
     ),
     _hub(
         "openclip-vit-bigg14",
-        "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k/resolve/main/open_clip_pytorch_model.safetensors",
+        HubFile("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "open_clip_pytorch_model.safetensors"),
         "MIT (laion/CLIP-ViT-bigG-14-laion2B-39B-b160k)",
-        "OpenCLIP ViT-bigG/14, laion2b_s39b_b160k; 10.2 GB",
+        "OpenCLIP ViT-bigG/14, laion2b_s39b_b160k",
+        _BIGG,
     ),
     Weights(
         "openclip-vit-bigg14-pickle",
         "openclip-vit-bigg14.bin",
-        HUGGING_FACE + "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k/resolve/main/open_clip_pytorch_model.bin",
+        HubFile("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "open_clip_pytorch_model.bin"),
         "MIT (laion/CLIP-ViT-bigG-14-laion2B-39B-b160k)",
         "the same as a pickle, the file that MindEye2 and its forks use",
+        about=_BIGG,
         same_as="openclip-vit-bigg14",
     ),
     _hub(
         "sdxl-base-1.0-unet",
-        "stabilityai/stable-diffusion-xl-base-1.0/resolve/main/unet/diffusion_pytorch_model.safetensors",
+        HubFile("stabilityai/stable-diffusion-xl-base-1.0", "unet/diffusion_pytorch_model.safetensors"),
         _OPENRAIL_XL,
-        "Stable Diffusion XL base 1.0, denoiser (arXiv 2307.01952); 10.3 GB",
+        "Stable Diffusion XL base 1.0, denoiser (arXiv 2307.01952)",
+        _float32(2_567_463_684),
     ),
     _hub(
         "sdxl-base-1.0-vae",
-        "stabilityai/stable-diffusion-xl-base-1.0/resolve/main/vae/diffusion_pytorch_model.safetensors",
+        HubFile("stabilityai/stable-diffusion-xl-base-1.0", "vae/diffusion_pytorch_model.safetensors"),
         _OPENRAIL_XL,
-        "Stable Diffusion XL base 1.0, autoencoder, which needs single precision; 0.3 GB",
+        "Stable Diffusion XL base 1.0, autoencoder, which needs single precision",
+        _SD_VAE,
     ),
     _hub(
         "git-large-coco",
-        "microsoft/git-large-coco/resolve/main/pytorch_model.bin",
+        HubFile("microsoft/git-large-coco", "pytorch_model.bin"),
         "MIT (microsoft/git-large-coco)",
         "GIT large, tuned to caption COCO (arXiv 2205.14100)",
+        _float32(394_000_000),
     ),
     _hub(
         "git-large-coco-vocab",
-        "microsoft/git-large-coco/resolve/main/vocab.txt",
+        HubFile("microsoft/git-large-coco", "vocab.txt"),
         "MIT (microsoft/git-large-coco)",
         "the words of GIT, one a line",
+        _BERT_WORDS,
     ),
     Weights(
         "vicregl-convnext-xl-alpha0.75",
         "convnext_xlarge_alpha0.75_fullckpt.pth",
         "https://dl.fbaipublicfiles.com/vicregl/convnext_xlarge_alpha0.75_fullckpt.pth",
         "CC BY-NC 4.0 (facebookresearch/VICRegL)",
-        "VICRegL ConvNeXt-XL, alpha 0.75 (arXiv 2210.01571): teacher of MindEye's low-level maps; 6.6 GB",
+        "VICRegL ConvNeXt-XL, alpha 0.75 (arXiv 2210.01571): teacher of MindEye's low-level maps",
+        about=6_600_000_000,  # with heads, optimizer and expander
     ),
     Weights(
         "clip-vit-b32-openai",
@@ -328,19 +341,22 @@ _ENTRIES = (
         "OpenAI CLIP ViT-B/32, 400 million image-text pairs; TorchScript archive",
         _captions("clip_b"),
         sha256=_CLIP_B_SHA256,
+        size=353_976_522,
     ),
     _hub(
         "all-minilm-l6-v2",
-        "sentence-transformers/all-MiniLM-L6-v2/resolve/main/model.safetensors",
+        HubFile("sentence-transformers/all-MiniLM-L6-v2", "model.safetensors"),
         _MINILM_LICENCE,
-        "MiniLM with 6 layers, tuned to place sentences of one meaning close together; 91 MB",
+        "MiniLM with 6 layers, tuned to place sentences of one meaning close together",
+        _float32(22_713_728),
         _captions("sentence"),
     ),
     _hub(
         "all-minilm-l6-v2-vocab",
-        "sentence-transformers/all-MiniLM-L6-v2/resolve/main/vocab.txt",
+        HubFile("sentence-transformers/all-MiniLM-L6-v2", "vocab.txt"),
         _MINILM_LICENCE,
         "its words, one a line",
+        _BERT_WORDS,
         _captions("sentence"),
     ),
     Weights(
@@ -350,6 +366,8 @@ _ENTRIES = (
         "WordNet 3.0 licence (Princeton University)",
         "WordNet 3.0, synonyms of English words, as packed for NLTK",
         _captions("meteor"),
+        md5="b3f38606f626e54c6f060548546f71f0",  # index.xml of nltk_data
+        size=10_775_600,
     ),
 )
-REGISTRY: Mapping[str, Weights] = {entry.id: entry for entry in _ENTRIES}
+"""Every file, in the order in which lists show them."""
