@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from nsdbench.data import Dataset
 
 DATA_VARIABLE = "NSDBENCH_DATA"
+# A generated data set in the full file layout of NSD, for trying the way of real data without them. Its name stands in every
+# result, so that ``--dataset nsd`` may read it and none of its numbers can pass for one of real brains.
+SYNTHETIC = "nsd-synthetic"
 # The subjects with all 40 sessions, on whom every published reconstruction was made.
 SUBJECTS = (1, 2, 5, 7)
 GROUPS: dict[str, tuple[Split, ...]] = {"both": ("vision", "imagery"), "all": SPLITS}
@@ -116,9 +119,10 @@ def resolve_dataset(
         dataset, line = _simulated("sim", cache, progress or Silent())
         return dataset, f"{line} (no --data-dir and no {DATA_VARIABLE}: not real brain data)"
     dataset = Dataset.open(root, cache=cache)
-    if name == "nsd" and dataset.id != "nsd":
+    if name == "nsd" and dataset.id not in ("nsd", SYNTHETIC):
         raise UsageError(f"{root} holds the data set {dataset.id!r}, not the real NSD")
-    return dataset, f"data set: {dataset.id} in {root}"
+    note = " (generated in the layout of NSD: not real brain data)" if dataset.id == SYNTHETIC else ""
+    return dataset, f"data set: {dataset.id} in {root}{note}"
 
 
 def _simulated(name: str, cache: Path | None, progress: Progress) -> tuple[Dataset, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,6 +25,12 @@ def _private_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(20260610)
+
+
+@pytest.fixture(scope="session")
+def nsd_fixture() -> ModuleType:
+    """The builder of small data sets in the layout of NSD."""
+    return importlib.import_module("nsd_fixture")
 
 
 @pytest.fixture(scope="session")

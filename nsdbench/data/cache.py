@@ -64,7 +64,12 @@ def stamps(paths: Iterable[Path]) -> list[int]:
     of a data set (:func:`fingerprints`) does not, because copies of a file differ in it.
     """
     found = [path.stat() if path.is_file() else None for path in paths]
-    return [s.st_mtime_ns if s and s.st_size > _WHOLE else 0 for s in found]
+    return [stamp(s.st_size, s.st_mtime_ns) if s else 0 for s in found]
+
+
+def stamp(size: int, mtime_ns: int) -> int:
+    """Return the stamp of one file by its size and time; see :func:`stamps`."""
+    return mtime_ns if size > _WHOLE else 0
 
 
 def load_or_build(cache: Path | None, key: str, build: Callable[[Path], Mapping[str, Any]]) -> Entry:
@@ -79,7 +84,7 @@ def load_or_build(cache: Path | None, key: str, build: Callable[[Path], Mapping[
     build : callable
         ``build(directory)`` writes ``*.npy`` files into an empty directory and returns JSON facts.
     """
-    folder = cache_root(cache) / "trials" / key
+    folder = _folder(cache, key)
     existed = folder.is_dir()
     found = _load(folder)
     if found is not None:
@@ -102,6 +107,15 @@ def load_or_build(cache: Path | None, key: str, build: Callable[[Path], Mapping[
             f"cache entry {folder} cannot be read back", remedy="Is another program changing the cache?"
         )
     return built
+
+
+def is_built(cache: Path | None, key: str) -> bool:
+    """Return True if :func:`load_or_build` would read no more than the entry of ``key``."""
+    return _load(_folder(cache, key)) is not None
+
+
+def _folder(cache: Path | None, key: str) -> Path:
+    return cache_root(cache) / "trials" / key
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from nsdbench.data.betas import SCALE, BetaHeader, read_betas
 from nsdbench.data.facts import table
+from nsdbench.data.fetched import changed
+from nsdbench.data.layout import again
 from nsdbench.data.rois import Grid, Voxels
 from nsdbench.errors import IntegrityError
 from nsdbench.store import sha256_file
@@ -30,7 +32,8 @@ def check_rows(header: BetaHeader, n_rows: int) -> Warnings:
         raise IntegrityError(
             "beta_rows",
             f"{header.path} holds {header.n_rows} betas, the session has {n_rows}",
-            remedy="NSD-Imagery has 720 rows (attention trials own two), a core session 750. Fetch the file again.",
+            remedy="NSD-Imagery has 720 rows (attention trials own two), a core session 750. "
+            + again(header.path),
         )
     return OK
 
@@ -64,7 +67,7 @@ def check_size(header: BetaHeader, *, real: bool) -> Warnings:
         raise IntegrityError(
             "beta_size",
             f"{header.path} has {header.path.stat().st_size} bytes, its values alone need {needed}",
-            remedy="The download is incomplete; fetch the file again.",
+            remedy=f"The download is incomplete. {again(header.path)}",
         )
     return OK
 
@@ -79,6 +82,11 @@ def check_object_hashes(root: Path) -> Warnings:
                 f"object_hash: {row['s3_key']} has {found[:12]}..., others report {row['sha256'][:12]}..."
             )
     return tuple(notes)
+
+
+def check_fetched(root: Path) -> Warnings:
+    """Section 6, ``fetched``: files brought by ``data fetch`` are still what arrived. Files that are gone do not count."""
+    return tuple(f"fetched: {key} is not what was fetched; {again(root / key)}" for key in changed(root))
 
 
 def check_nifti_header(header: BetaHeader, kind: str) -> Warnings:

@@ -15,7 +15,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from nsdbench.data.betas import read_betas, read_header, to_percent
-from nsdbench.data.cache import Entry
+from nsdbench.data.cache import Entry, fingerprints, stamps
 from nsdbench.data.checks_core import (
     check_design,
     check_leakage,
@@ -32,6 +32,8 @@ from nsdbench.data.normalize import Moments, standardize
 from nsdbench.data.options import LoadOptions
 from nsdbench.data.rois import Voxels
 from nsdbench.data.session import scene_rows
+from nsdbench.data.voxelstore import open_store
+from nsdbench.errors import DataError
 from nsdbench.types import Progress
 
 _BLOCK_ROWS = 512
@@ -39,7 +41,7 @@ _BLOCK_ROWS = 512
 
 @dataclass(frozen=True)
 class CoreSource(abc.ABC):
-    """Where the core trials of one subject come from: raw session files or a prepared file."""
+    """Where the core trials of one subject come from: raw session files, our copy of them, or a prepared file."""
 
     layout: Layout
     expectations: Expectations
@@ -70,27 +72,30 @@ class CoreSource(abc.ABC):
 
     @abc.abstractmethod
     def files(self) -> list[Path]:
-        """Return every file whose content determines the result."""
+        """Return every file that is read."""
+
+    def fingerprints(self) -> list[str]:
+        """Return what identifies the content: equal for equal content, wherever it is read from."""
+        return fingerprints(self.files())
+
+    def stamps(self) -> list[int]:
+        """Return the times on which cached arrays depend besides; see :func:`nsdbench.data.cache.stamps`."""
+        return stamps(self.files())
 
     @abc.abstractmethod
     def read(self, session: int) -> tuple[NDArray[np.float32], Warnings]:
         """Return the checked betas of a session, shape (trials_per_session, n_voxels), and warnings."""
 
 
-class RawCore(CoreSource):
-    """Core trials from the session files of the public bucket (HDF5, or NIfTI where that is absent)."""
+class SessionCore(CoreSource):
+    """Core trials as the public bucket has them: named by the design file, one beta file per session."""
 
-    def _stem(self, session: int) -> Path:
+    def stem(self, session: int) -> Path:
+        """Return the raw file of a session, without suffix."""
         return self.layout.core_betas(self.subject, session, self.options.beta_version)
 
-    def available(self) -> bool:
-        """Return True if a file of the first session is there."""
-        return bool(forms(self._stem(1)))
-
     def files(self) -> list[Path]:
-        layout = self.layout
-        betas = [find_betas(self._stem(k)) for k in range(1, self.sessions + 1)]
-        return [layout.design, layout.pair_list("B"), *layout.rois(self.subject), *betas]
+        return [self.layout.design, self.layout.pair_list("B"), *self.layout.rois(self.subject)]
 
     @cached_property
     def trials(self) -> CoreTrials:
@@ -102,15 +107,56 @@ class RawCore(CoreSource):
     def voxels(self) -> Voxels:
         return checked_voxels(self.layout, self.subject, self.facts, self.options)
 
-    def read(self, session: int) -> tuple[NDArray[np.float32], Warnings]:
-        path = find_betas(self._stem(session))
+
+class RawCore(SessionCore):
+    """Core trials from the session files of the public bucket (HDF5, or NIfTI where that is absent)."""
+
+    def available(self) -> bool:
+        """Return True if a file of the first session is there."""
+        return bool(forms(self.stem(1)))
+
+    def files(self) -> list[Path]:
+        return [*super().files(), *(self.path(k) for k in range(1, self.sessions + 1))]
+
+    def path(self, session: int) -> Path:
+        """Return the file of a session.
+
+        Raises
+        ------
+        DataError
+            If there is none; where it was deleted after its session was prepared, the message says so.
+        """
+        if not forms(self.stem(session)):
+            folder = self.layout.store(self.subject, self.options.beta_version, self.options.roi)
+            store = open_store(folder)
+            if store is not None and session in store.blocks:
+                raise DataError(
+                    f"raw betas of session {session} were deleted after they were prepared, but {folder} holds only "
+                    f"{len(store.blocks)} of {self.sessions} sessions",
+                    remedy="Run `nsdbench data prepare` again; it goes on with the other sessions (--fetch brings "
+                    "those that are not on disk).",
+                )
+        return find_betas(self.stem(session))
+
+    def stored(self, session: int) -> tuple[NDArray[np.generic], Warnings]:
+        """Return the values of a session as they are on disk, after the checks of its header."""
+        path = self.path(session)
         header = read_header(path)
         n_rows = self.expectations.trials_per_session
         notes = check_header(header, n_rows, self.facts.grid, kind="core", real=self.expectations.real)
-        percent = to_percent(read_betas(path, self.voxels))
-        notes += check_values(percent, path)
-        empty = np.logical_not(percent.any(axis=0))
-        return percent, notes + check_dead_voxels(empty, f"are all zero in session {session}", may_fail=False)
+        return read_betas(path, self.voxels), notes
+
+    def read(self, session: int) -> tuple[NDArray[np.float32], Warnings]:
+        stored, notes = self.stored(session)
+        percent = to_percent(stored)
+        return percent, notes + check_session_values(percent, self.path(session), session)
+
+
+def check_session_values(percent: NDArray[np.float32], path: Path, session: int) -> Warnings:
+    """Run every check of the values of a core session, shape (trials_per_session, n_voxels)."""
+    empty = np.logical_not(percent.any(axis=0))
+    dead = check_dead_voxels(empty, f"are all zero in session {session}", may_fail=False)
+    return check_values(percent, path) + dead
 
 
 def build_core(directory: Path, source: CoreSource, progress: Progress) -> dict[str, Any]:
@@ -126,12 +172,7 @@ def build_core(directory: Path, source: CoreSource, progress: Progress) -> dict[
         ``rois`` (names, in the order of ``rois.npy``) and ``warnings``.
     """
     trials, n_voxels = source.trials, len(source.voxels)
-    check_trial_repeats(trials)
-    train, test = split_rows(trials, source.options.shared, source.facts.sessions)
-    held_out = {*trials.image[trials.shared].tolist(), *scene_rows(source.layout)}
-    check_leakage(trials.image[train].tolist(), held_out)
-    tested = len(np.unique(trials.image[test]))
-    check_test_set(tested, int(test.sum()), source.options.shared, source.facts)
+    train, test = checked_split(source)
     stores = {name: directory / f"{name}_betas.npy" for name in ("train", "test")}
     for name, rows in (("train", train), ("test", test)):
         _create(stores[name], (int(rows.sum()), n_voxels))
@@ -150,6 +191,18 @@ def build_core(directory: Path, source: CoreSource, progress: Progress) -> dict[
         np.save(directory / f"{name}_repeat.npy", trials.repeat[rows])
         np.save(directory / f"{name}_run.npy", trials.session[rows])
     return save_rois(directory, source.voxels) | {"warnings": list(notes)}
+
+
+def checked_split(source: CoreSource) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the training and the test rows (:func:`split_rows`) after every check of the design."""
+    trials = source.trials
+    check_trial_repeats(trials)
+    train, test = split_rows(trials, source.options.shared, source.facts.sessions)
+    held_out = {*trials.image[trials.shared].tolist(), *scene_rows(source.layout)}
+    check_leakage(trials.image[train].tolist(), held_out)
+    tested = len(np.unique(trials.image[test]))
+    check_test_set(tested, int(test.sum()), source.options.shared, source.facts)
+    return train, test
 
 
 def _stream(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nsdbench.data.cache import Entry, fingerprints, load_or_build, stamps
+from nsdbench.data.cache import Entry, fingerprints, is_built, load_or_build, stamps
 from nsdbench.data.checks_trials import check_label_source
 from nsdbench.data.core import CoreSource, RawCore, build_core, load_rois
 from nsdbench.data.design import image_ids, split_rows
@@ -20,6 +20,7 @@ from nsdbench.data.layout import Layout
 from nsdbench.data.options import LoadOptions
 from nsdbench.data.prepared import PreparedCore
 from nsdbench.data.stimuli import core_stimuli, imagery_stimuli
+from nsdbench.data.stored import StoredCore
 from nsdbench.errors import DataError, ProtocolError, UsageError
 from nsdbench.store import digest, read_json
 from nsdbench.types import Progress, Silent, Stimuli, Trials
@@ -48,8 +49,8 @@ class Dataset:
     cache: Path | None = None
 
     @classmethod
-    def open(cls, root: Path, *, cache: Path | None = None) -> Dataset:
-        """Open the data set in ``root``.
+    def open(cls, root: Path, *, cache: Path | None = None, may_be_empty: bool = False) -> Dataset:
+        """Open the data set in ``root``; ``may_be_empty`` where its betas are still to come.
 
         Raises
         ------
@@ -65,11 +66,11 @@ class Dataset:
             if not isinstance(marker, dict):
                 raise DataError(f"{root / MARKER_NAME} is not a JSON object")
             expectations = marker_expectations(marker)
-        if not Layout(root).subjects():
+        if not may_be_empty and not Layout(root).subjects():
             raise DataError(
                 f"{root} holds no betas of NSD or NSD-Imagery",
-                remedy="Give the directory that holds nsddata/ and nsddata_betas/ (or MindEye2's prepared files), "
-                "or use --dataset sim.",
+                remedy="Give the directory that holds nsddata/ and nsddata_betas/ (or MindEye2's prepared files), fill "
+                "it with `nsdbench data fetch`, or use --dataset sim.",
             )
         return cls(root, expectations, cache)
 
@@ -166,8 +167,11 @@ class Dataset:
     # core NSD
 
     def core_source(self, subject: int, options: LoadOptions = _DEFAULTS) -> CoreSource:
-        """Return where core trials are read from: raw session files, else MindEye2's prepared file."""
+        """Return where core trials are read from: the complete store, raw session files, or MindEye2's file."""
         self.require(subject, options)
+        stored = StoredCore(self.layout, self.expectations, subject, options)
+        if stored.complete():
+            return stored
         raw = RawCore(self.layout, self.expectations, subject, options)
         if raw.available() or self.layout.prepared_betas(subject) is None:
             return raw
@@ -200,11 +204,18 @@ class Dataset:
     def _core_key(self, source: CoreSource) -> str:
         o = source.options
         choices = ("core", o.beta_version, o.core_norm, o.shared, o.voxel_order, o.roi, source.normalized)
-        return self._key(choices, source.subject, source.files())
+        return self._key(choices, source.subject, source.fingerprints())
+
+    def core_is_cached(self, subject: int, options: LoadOptions = _DEFAULTS) -> bool:
+        """Return True if :meth:`train` would read no session."""
+        return is_built(self.cache, self._core_cache_key(self.core_source(subject, options)))
 
     def _core_entry(self, source: CoreSource, progress: Progress) -> Entry:
-        key = digest(self._core_key(source), stamps(source.files()))
+        key = self._core_cache_key(source)
         return load_or_build(self.cache, key, lambda folder: build_core(folder, source, progress))
+
+    def _core_cache_key(self, source: CoreSource) -> str:
+        return digest(self._core_key(source), source.stamps())
 
     def _core_ids(self, split: str, subject: int | None, options: LoadOptions) -> list[str]:
         if subject is None:
@@ -221,14 +232,14 @@ class Dataset:
         key = self._imagery_key(subject, options)
         source = self._stats_source(subject, options)
         stats: Stats | None = None
-        files = imagery_files(self.layout, subject, options)
+        times = stamps(imagery_files(self.layout, subject, options))
         if source is not None:
-            files += source.files()
+            times += source.stamps()
             core = self._core_entry(source, progress)
             stats = np.array(core.arrays["mean"]), np.array(core.arrays["std"])
         entry = load_or_build(
             self.cache,
-            digest(key, stamps(files)),
+            digest(key, times),
             lambda folder: build_imagery(
                 folder, self.layout, self.expectations, subject, options=options, stats=stats
             ),
@@ -246,7 +257,7 @@ class Dataset:
         o, source = options, self._stats_source(subject, options)
         stats_key = self._core_key(source) if source is not None else None
         choices = ("imagery", o.beta_version, o.imagery_norm, o.voxel_order, o.roi, stats_key)
-        return self._key(choices, subject, imagery_files(self.layout, subject, options))
+        return self._key(choices, subject, fingerprints(imagery_files(self.layout, subject, options)))
 
     def _stats_source(self, subject: int, options: LoadOptions) -> CoreSource | None:
         """Return the core trials whose mean and deviation standardize the imagery session, if the options say so."""
@@ -257,7 +268,7 @@ class Dataset:
             raise ProtocolError(
                 "imagery_norm core_train_stats needs percent signal change of core trials; the prepared MindEye2 "
                 "betas are standardized already",
-                remedy="Download the raw session betas, or use run_z.",
+                remedy="Fetch the raw session betas (`nsdbench data fetch --for train --source bucket`), or use run_z.",
             )
         return source
 
@@ -272,9 +283,9 @@ class Dataset:
                 f"data set {self.id} has no betas {options.beta_version}", remedy=f"Choose from: {known}."
             )
 
-    def _key(self, choices: tuple[Any, ...], subject: int, paths: list[Path]) -> str:
+    def _key(self, choices: tuple[Any, ...], subject: int, prints: list[str]) -> str:
         facts = dict(self.marker) if self.marker else self.content_hash
-        return digest(LOADER_VERSION, choices, facts, subject, fingerprints(paths))
+        return digest(LOADER_VERSION, choices, facts, subject, prints)
 
     def _provenance(self, entry: Entry, key: str, options: LoadOptions) -> dict[str, Any]:
         return {

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.data.foreign import read_mat
+from nsdbench.data.layout import again
 from nsdbench.errors import DataError, ProtocolError
 
 Ints = NDArray[np.int64]
@@ -72,9 +73,7 @@ def read_design(path: Path) -> Design:
     try:
         ordering, subjectim, shared = (np.asarray(array).astype(np.int64) for array in loaded)
     except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{path} holds other things than numbers ({error})", remedy="Download it again."
-        ) from error
+        raise DataError(f"{path} holds other things than numbers ({error})", remedy=again(path)) from error
     return Design(path, ordering.reshape(-1), np.atleast_2d(subjectim), shared.reshape(-1))
 
 

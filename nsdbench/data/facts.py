@@ -180,7 +180,9 @@ def marker_expectations(marker: Mapping[str, Any]) -> Expectations:
         )
     try:
         subjects = {
-            int(number): SubjectFacts(_grid(entry["grid"]), int(entry["nsdgeneral"]), int(entry["sessions"]))
+            _two_digits(number): SubjectFacts(
+                _grid(entry["grid"]), int(entry["nsdgeneral"]), _two_digits(entry["sessions"])
+            )
             for number, entry in marker["subjects"].items()
         }
         return Expectations(
@@ -194,11 +196,18 @@ def marker_expectations(marker: Mapping[str, Any]) -> Expectations:
             subjects=subjects,
             marker=marker,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{MARKER_NAME} is incomplete: {error!r}",
             remedy="Write the data set again (nsdbench data simulate), or remove the marker if this is the real NSD.",
         ) from error
+
+
+def _two_digits(value: Any) -> int:
+    """Return a number of a subject or of sessions; names of files have two digits for it."""
+    if not 0 <= (number := int(value)) <= 99:
+        raise ValueError(f"{number} does not have two digits")
+    return number
 
 
 def _grid(value: Any) -> tuple[int, int, int]:

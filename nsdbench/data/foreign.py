@@ -9,10 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsdbench.data.layout import require
+from nsdbench.data.layout import again, require
 from nsdbench.errors import DataError
-
-_AGAIN = "Download the file again."
 
 
 def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
@@ -34,7 +32,7 @@ def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
         return [loaded[name] for name in names]
     except (*damage, zlib.error, struct.error, ArithmeticError) as error:
         raise DataError(
-            f"{path} is not a readable MATLAB file with {', '.join(names)} ({error!r})", remedy=_AGAIN
+            f"{path} is not a readable MATLAB file with {', '.join(names)} ({error!r})", remedy=again(path)
         ) from error
 
 
@@ -59,13 +57,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
             reader = csv.DictReader(handle, delimiter="\t" if path.suffix == ".tsv" else ",")
             missing = [c for c in columns if c not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{path} has no column {missing[0]}", remedy=_AGAIN)
+                raise DataError(f"{path} has no column {missing[0]}", remedy=again(path))
             for number, row in enumerate(reader, start=1):
                 if any(row[c] is None for c in columns):
-                    raise DataError(f"{path}: row {number} is cut off", remedy=_AGAIN)
+                    raise DataError(f"{path}: row {number} is cut off", remedy=again(path))
                 yield row
     except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise DataError(f"{path} is not a readable table ({error})", remedy=_AGAIN) from error
+        raise DataError(f"{path} is not a readable table ({error})", remedy=again(path)) from error
 
 
 def table_columns(path: Path) -> tuple[str, ...]:
@@ -74,4 +72,4 @@ def table_columns(path: Path) -> tuple[str, ...]:
         with path.open(encoding="utf-8", newline="") as handle:
             return tuple(csv.DictReader(handle).fieldnames or ())
     except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise DataError(f"{path} is not a readable table ({error})", remedy=_AGAIN) from error
+        raise DataError(f"{path} is not a readable table ({error})", remedy=again(path)) from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsdbench.errors import DataError
 
 BETA_FOLDERS = {"b1": "betas_assumehrf", "b2": "betas_fithrf", "b3": "betas_fithrf_GLMdenoise_RR"}
+STORE_FOLDER = "nsdbench_prepared"
 PREPARED_FOLDERS = (".", "mindeyev2")
+_TOP_FOLDERS = ("nsddata", "nsddata_betas", "nsddata_stimuli", PREPARED_FOLDERS[1])
 _BETA_SUFFIXES = (".hdf5", ".nii.gz")
 
 
@@ -77,6 +80,10 @@ class Layout:
     def _betas(self, subject: int) -> Path:
         return self.root / f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm"
 
+    def store(self, subject: int, version: str, roi: str) -> Path:
+        """Return the folder of a subject's compact copy of core betas (:mod:`nsdbench.data.voxelstore`)."""
+        return self.root / STORE_FOLDER / f"subj{subject:02d}" / f"{version}-{roi}"
+
     # MindEye2's prepared core data
     @property
     def prepared(self) -> Path | None:
@@ -97,6 +104,7 @@ class Layout:
     def subjects(self) -> tuple[int, ...]:
         """Return the subjects that have betas of any kind."""
         found = [p.parent.name for p in self.root.glob("nsddata_betas/ppdata/subj*/func1pt8mm")]
+        found += [p.parent.parent.name for p in self.root.glob(f"{STORE_FOLDER}/subj*/*/store.json")]
         if self.prepared is not None:
             found += [p.name for p in self.prepared.glob("betas_all_subj*_fp32_renorm.hdf5")]
         numbers = (re.search(r"subj(\d\d)", name) for name in found)
@@ -120,8 +128,7 @@ def find_betas(stem: Path) -> Path:
     if not found:
         raise DataError(
             f"betas are missing: {stem}.hdf5 (or .nii.gz)",
-            remedy="Download the file from s3://natural-scenes-dataset under the same key; docs/data.md lists "
-            "what each split needs.",
+            remedy=f"Fetch it: `{fetch_command(stem)}`.",
         )
     return found[0]
 
@@ -131,6 +138,37 @@ def require(path: Path) -> Path:
     if not path.is_file():
         raise DataError(
             f"file is missing: {path}",
-            remedy="Download it from s3://natural-scenes-dataset under the same key (see docs/data.md).",
+            remedy=f"Fetch it: `{fetch_command(path)}`.",
         )
     return path
+
+
+def fetch_command(path: Path) -> str:
+    """Return the command that brings a file of the release (or of MindEye2) to where it belongs.
+
+    For a file of all subjects it names those that have betas on disk, or else the first: without ``--subject``, four would
+    be fetched.
+    """
+    at = next((k for k, part in enumerate(path.parts) if part in _TOP_FOLDERS), None)
+    root = path.parent if at is None else Path(*path.parts[:at])
+    imagery = "nsdimagery" in str(path) or path.parent.name in ("roi", "func1pt8mm")
+    words = [
+        "nsdbench data fetch --data-dir",
+        shlex.quote(str(root)),
+        "--for",
+        "imagery" if imagery else "train",
+    ]
+    subject = re.search(r"subj(\d\d)", str(path))
+    chosen = (int(subject.group(1)),) if subject else Layout(root).subjects() or (1,)
+    words += ["--subject", ",".join(map(str, chosen))]
+    version = next((v for v, folder in BETA_FOLDERS.items() if path.parent.name.endswith(folder)), "b3")
+    if version != "b3":
+        words += ["--beta-version", version]
+    if at is not None and path.parts[at] == PREPARED_FOLDERS[1]:
+        words += ["--source mindeye2"]
+    return " ".join(words)
+
+
+def again(path: Path) -> str:
+    """Return the remedy for a damaged file."""
+    return f"Delete it and fetch it again: `{fetch_command(path)}`."

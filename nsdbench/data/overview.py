@@ -10,6 +10,7 @@ from nsdbench.data.dataset import Dataset
 from nsdbench.data.facts import IMAGERY_ROWS
 from nsdbench.data.layout import Layout, forms
 from nsdbench.data.stimuli import find_images
+from nsdbench.data.voxelstore import open_store
 
 NSD_TERMS = (
     "NSD data (betas, masks, trial tables, stimuli, and anything cached from them) must not be passed on to others; "
@@ -27,10 +28,12 @@ class SubjectOverview:
         Shape of the volumes.
     n_voxels : int
         Voxels of nsdgeneral.
-    core_layout : {"nsd", "mindeye2", "absent"}
-        Where core trials would be read from.
+    core_layout : {"store", "nsd", "mindeye2", "absent"}
+        Where core trials would be read from: the compact store if it is complete, raw session files, MindEye2's file.
     core_trials, core_trials_total : int
-        Trials on disk and trials of the complete subject.
+        Trials on disk (raw or in the store) and trials of the complete subject.
+    stored_sessions, stored_bytes : int
+        Sessions in the compact store of nsdgeneral, and its size.
     imagery_rows : int
         Betas of the NSD-Imagery session, 720 or 0.
     n_bytes : int
@@ -45,6 +48,8 @@ class SubjectOverview:
     core_trials_total: int
     imagery_rows: int
     n_bytes: int
+    stored_sessions: int = 0
+    stored_bytes: int = 0
 
 
 def describe(dataset: Dataset, beta_version: str = "b3") -> tuple[SubjectOverview, ...]:
@@ -55,16 +60,19 @@ def describe(dataset: Dataset, beta_version: str = "b3") -> tuple[SubjectOvervie
 def _describe(dataset: Dataset, subject: int, version: str) -> SubjectOverview:
     layout, facts = dataset.layout, dataset.expectations.of(subject)
     per_session = dataset.expectations.trials_per_session
-    sessions = [
-        found[0]
+    sessions = {
+        k: found[0]
         for k in range(1, facts.sessions + 1)
         if (found := forms(layout.core_betas(subject, k, version)))
-    ]
+    }
     imagery = forms(layout.imagery_betas(subject, version))[:1]
-    prepared = layout.prepared_betas(subject)
-    kind, files, present = (
-        ("nsd", sessions, len(sessions)) if sessions else _prepared(prepared, facts.sessions)
-    )
+    store = open_store(layout.store(subject, version, "nsdgeneral"))
+    stored = set(store.blocks) if store else set()
+    kind, files, present = "nsd", list(sessions.values()), len({*sessions, *stored})
+    if len(stored) == facts.sessions:
+        kind = "store"
+    elif not present:
+        kind, files, present = _prepared(layout.prepared_betas(subject), facts.sessions)
     return SubjectOverview(
         subject=subject,
         grid=facts.grid,
@@ -74,6 +82,8 @@ def _describe(dataset: Dataset, subject: int, version: str) -> SubjectOverview:
         core_trials_total=facts.sessions * per_session,
         imagery_rows=IMAGERY_ROWS if imagery else 0,
         n_bytes=_size([*files, *imagery]),
+        stored_sessions=len(stored),
+        stored_bytes=store.n_bytes if store else 0,
     )
 
 

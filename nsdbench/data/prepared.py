@@ -17,13 +17,25 @@ from nsdbench.data.checks_files import Warnings, check_finite
 from nsdbench.data.checks_masks import checked_voxels
 from nsdbench.data.core import CoreSource
 from nsdbench.data.design import CoreTrials, core_trials, count_repeats, read_design
-from nsdbench.data.layout import require
+from nsdbench.data.layout import again, fetch_command, require
+from nsdbench.data.options import LoadOptions
 from nsdbench.data.rois import Voxels
 from nsdbench.errors import DataError, IntegrityError, ProtocolError
 
 INDEX_NAME = "COCO_73k_subj_indices.hdf5"
 SHARED_NAME = "shared1000.npy"
 IMAGES_NAME = "coco_images_224_float16.hdf5"
+
+
+def require_plain(options: LoadOptions) -> None:
+    """Raise a ProtocolError unless the options can be served from MindEye2's prepared betas."""
+    if (options.core_norm, options.beta_version, options.roi) != ("train_stats", "b3", "nsdgeneral"):
+        raise ProtocolError(
+            "the prepared MindEye2 betas are b3, nsdgeneral, standardized by training statistics; "
+            f"{options.beta_version}, {options.roi}, {options.core_norm} cannot be made from them",
+            remedy="Fetch the raw session betas of this subject (nsdbench data fetch --for train --source bucket), or "
+            "use the default options.",
+        )
 
 
 @dataclass(frozen=True)  # once more, so that __post_init__ is called
@@ -37,13 +49,7 @@ class PreparedCore(CoreSource):
     normalized = True
 
     def __post_init__(self) -> None:
-        options = self.options
-        if (options.core_norm, options.beta_version, options.roi) != ("train_stats", "b3", "nsdgeneral"):
-            raise ProtocolError(
-                "the prepared MindEye2 betas are b3, nsdgeneral, standardized by training statistics; "
-                f"{options.beta_version}, {options.roi}, {options.core_norm} cannot be made from them",
-                remedy="Download the raw session betas of this subject, or use the default options.",
-            )
+        require_plain(self.options)
 
     @property
     def path(self) -> Path:
@@ -101,7 +107,7 @@ class PreparedCore(CoreSource):
         try:
             mask = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path} is not a NumPy array ({error})", remedy="Download it again.") from error
+            raise DataError(f"{path} is not a NumPy array ({error})", remedy=again(path)) from error
         if mask.shape != (self.expectations.n_images,) or mask.sum() != self.expectations.n_shared:
             raise IntegrityError(
                 "test_set",
@@ -118,7 +124,7 @@ class PreparedCore(CoreSource):
         if self.options.voxel_order != "xyz_c":
             raise DataError(
                 "another voxel order of prepared betas needs the mask",
-                remedy=f"Download {self.layout.roi(self.subject, 'nsdgeneral')}.",
+                remedy=f"Fetch it: `{fetch_command(self.layout.roi(self.subject, 'nsdgeneral'))}`.",
             )
         n = self.facts.n_voxels
         return Voxels(self.facts.grid, np.full((n, 3), -1), {"nsdgeneral": np.ones(n, bool)})
@@ -135,9 +141,7 @@ class PreparedCore(CoreSource):
             block = data[start : start + self.expectations.trials_per_session]
         notes = check_finite(block, self.path)
         if self.options.voxel_order == "zyx_c":
-            # columns are stored in xyz_c order: bring them into the order of our coordinates
-            x, y, z = self.voxels.coordinates.T
-            block = block[:, np.argsort(np.lexsort((z, y, x)))]
+            block = block[:, self.voxels.xyz_ranks()]  # columns are stored in xyz_c order
         return block, notes
 
 
@@ -146,7 +150,7 @@ def read_index(path: Path, subject: int) -> NDArray[np.int64]:
     with _open(require(path)) as file:
         name = f"subj{subject:02d}"
         if name not in file:
-            raise DataError(f"{path} has no dataset {name}", remedy="Download it again.")
+            raise DataError(f"{path} has no dataset {name}", remedy=again(path))
         return np.asarray(file[name][:]).astype(np.int64).reshape(-1)
 
 
@@ -179,5 +183,5 @@ def _open(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise IntegrityError(
-            "beta_file", f"{path} cannot be opened as HDF5 ({error})", remedy="Fetch the file again."
+            "beta_file", f"{path} cannot be opened as HDF5 ({error})", remedy=again(path)
         ) from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.data.foreign import nifti_damage
-from nsdbench.data.layout import Layout, require
+from nsdbench.data.layout import Layout, again, require
 from nsdbench.errors import DataError, IntegrityError
 
 VoxelOrder = Literal["xyz_c", "zyx_c"]
@@ -51,6 +51,11 @@ class Voxels:
         values: NDArray[Any] = volume[x, y, z]
         return values
 
+    def xyz_ranks(self) -> NDArray[np.int64]:
+        """Return the position of each voxel in the C-order walk of the (X, Y, Z) mask."""
+        x, y, z = self.coordinates.T
+        return np.argsort(np.lexsort((z, y, x)))
+
     def subset(self, columns: NDArray[np.int64]) -> Voxels:
         """Return some of the voxels, in the order of ``columns``."""
         return Voxels(self.grid, self.coordinates[columns], {k: v[columns] for k, v in self.rois.items()})
@@ -69,9 +74,7 @@ def read_volume(path: Path) -> NDArray[Any]:
     try:
         volume: NDArray[Any] = np.asanyarray(nibabel.load(require(path)).dataobj)  # type: ignore[attr-defined]
     except nifti_damage() as error:
-        raise DataError(
-            f"{path} cannot be read as NIfTI ({error})", remedy="Download the file again."
-        ) from error
+        raise DataError(f"{path} cannot be read as NIfTI ({error})", remedy=again(path)) from error
     if volume.ndim != 3:
         raise DataError(f"{path} has shape {volume.shape}; a three-dimensional volume is expected")
     return volume
@@ -96,7 +99,7 @@ def read_labels(path: Path, grid: Grid) -> NDArray[np.int16]:
     top = _MAX_LABEL[path.name.removesuffix(".nii.gz")]
     if not np.array_equal(labels, volume) or labels.min() < -1 or labels.max() > top:
         raise IntegrityError(
-            "roi_values", f"{path} has values outside -1, 0, 1 ... {top}", remedy="Download the volume again."
+            "roi_values", f"{path} has values outside -1, 0, 1 ... {top}", remedy=again(path)
         )
     return np.asarray(labels, np.int16)
 

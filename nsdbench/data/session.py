@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from nsdbench.data.facts import Run, letters, runs, targets
 from nsdbench.data.foreign import read_mat, read_rows
-from nsdbench.data.layout import Layout
+from nsdbench.data.layout import Layout, again, fetch_command
 from nsdbench.errors import DataError, IntegrityError
 
 _COLUMNS = ("RUN", "TRIAL", "CONDITION", "CUE", "FRAMEFILE", "TRIALONSET")
+_FILE_NAME = re.compile(r"[\w.+ -]+")
 _NSD_NAME = re.compile(r"shared\d{4}_nsd(\d{5})$")
 
 
@@ -72,7 +73,7 @@ def read_session(layout: Layout, subject: int) -> tuple[RunTable, ...]:
             "run_files",
             f"{layout.run_folder()} holds {len(found & expected)} of the 12 trial tables of subject {subject} "
             f"(missing or unexpected: {odd})",
-            remedy="Download nsddata/bdata/nsdimagery completely.",
+            remedy=f"Fetch them: `{fetch_command(layout.run_table(subject, runs()[0].name))}`.",
         )
     return tuple(read_run(layout.run_table(subject, run.name), run) for run in runs())
 
@@ -82,9 +83,7 @@ def read_run(path: Path, run: Run) -> RunTable:
     try:
         records = sorted((_record(row) for row in read_rows(path, _COLUMNS)), key=lambda r: r["TRIAL"])
     except (ValueError, OverflowError) as error:  # infinite numbers overflow
-        raise DataError(
-            f"{path} holds an unreadable number: {error}", remedy="Download the table again."
-        ) from error
+        raise DataError(f"{path} holds an unreadable number: {error}", remedy=again(path)) from error
 
     def column(name: str) -> tuple[Any, ...]:
         return tuple(record[name] for record in records)
@@ -141,15 +140,19 @@ def read_pair_list(layout: Layout, stimulus_set: str) -> dict[str, str]:
     try:
         pairs = sorted((int(_scalar(n)), str(_scalar(c)), str(_scalar(name))) for n, name, c in rows)
     except (ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{path} is not a 6 x 3 cell ({error})", remedy="Download it again.") from error
+        raise DataError(f"{path} is not a 6 x 3 cell ({error})", remedy=again(path)) from error
     if "".join(letter for _, letter, _ in pairs) != letters(stimulus_set):
         raise IntegrityError(
             "pair_lists",
             f"{path} assigns the letters {[letter for _, letter, _ in pairs]}, "
             f"the published order is {letters(stimulus_set)}",
-            remedy="Download it again; the order of the targets must not change.",
+            remedy=f"{again(path)} The order of the targets must not change.",
         )
-    return {letter: name.removesuffix(".png") for _, letter, name in pairs}
+    names = {letter: name.removesuffix(".png") for _, letter, name in pairs}
+    odd = [name for name in names.values() if not _FILE_NAME.fullmatch(name)]
+    if odd:
+        raise DataError(f"{path} names {odd[0]!r}, which is no file name", remedy=again(path))
+    return names
 
 
 def _scalar(cell: Any) -> Any:

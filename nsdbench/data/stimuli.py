@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsdbench.data.cache import fingerprint
+from nsdbench.data.cache import fingerprint, stamps
 from nsdbench.data.facts import targets
 from nsdbench.data.foreign import read_rows, table_columns
-from nsdbench.data.layout import Layout, require
+from nsdbench.data.layout import Layout, again, fetch_command, require
 from nsdbench.data.prepared import IMAGES_NAME
 from nsdbench.data.session import nsd_row, target_names
 from nsdbench.errors import DataError, IntegrityError
@@ -43,7 +43,7 @@ class ImageFile:
             pixels = np.asarray(self._data()[row])
         except (OSError, ValueError, IndexError) as error:
             raise DataError(
-                f"image {row} of {self.path} cannot be read ({error})", remedy="Fetch it again."
+                f"image {row} of {self.path} cannot be read ({error})", remedy=again(self.path)
             ) from error
         if pixels.dtype == np.uint8:
             return pixels
@@ -66,7 +66,7 @@ class ImageFile:
             except (OSError, KeyError) as error:
                 raise DataError(
                     f"{self.path} cannot be opened as HDF5 with dataset {self.dataset} ({error})",
-                    remedy="The download is probably incomplete; fetch the file again.",
+                    remedy=again(self.path),
                 ) from error
         return self._open[process]
 
@@ -87,13 +87,16 @@ def core_stimuli(layout: Layout, ids: Sequence[str], n_images: int) -> Stimuli:
     require(reader.path)
     check_brick(reader, n_images)
     ids = tuple(sorted(ids))
+    source = fingerprint(reader.path)
     return Stimuli(
         ids=ids,
         stimulus_set=("core",) * len(ids),
         has_image=frozenset(ids),
         read_image=reader,
-        content_hash=digest(fingerprint(reader.path), *ids),
+        content_hash=digest(source, *ids),
         captions=read_captions(layout, (int(i.removeprefix("img")) for i in ids)),
+        source=source,
+        source_changed=stamps([reader.path])[0],
     )
 
 
@@ -104,7 +107,7 @@ def check_brick(reader: ImageFile, n_images: int) -> tuple[str, ...]:
         raise IntegrityError(
             "image_brick",
             f"{reader.path} has shape {shape}, expected {n_images} RGB images",
-            remedy="Fetch the file again.",
+            remedy=again(reader.path),
         )
     return ()
 
@@ -140,9 +143,7 @@ class TargetImages:
             with Image.open(path) as image:
                 return np.asarray(image.convert("RGB"), np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"{path} cannot be read as an image ({error})", remedy="Fetch it again."
-            ) from error
+            raise DataError(f"{path} cannot be read as an image ({error})", remedy=again(path)) from error
 
 
 def target_image(layout: Layout, stimulus_set: str, name: str) -> Path:
@@ -158,7 +159,7 @@ def target_image(layout: Layout, stimulus_set: str, name: str) -> Path:
         raise IntegrityError(
             "target_images",
             f"the ground-truth image is missing: {path}",
-            remedy="Download nsddata/experiments/nsdimagery/rawtargetimages.",
+            remedy=f"Fetch it: `{fetch_command(path)}`.",
         )
     return path
 

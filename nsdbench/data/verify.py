@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +22,16 @@ from nsdbench.data.core import CoreSource, RawCore
 from nsdbench.data.dataset import Dataset
 from nsdbench.data.design import CoreTrials, split_rows
 from nsdbench.data.facts import IMAGERY_ROWS
+from nsdbench.data.fetched import RECORD_NAME
 from nsdbench.data.imagery import check_dead_rows
 from nsdbench.data.layout import find_betas, forms
 from nsdbench.data.normalize import Moments
 from nsdbench.data.options import LoadOptions
 from nsdbench.data.prepared import PreparedCore, read_behaviour, read_index
-from nsdbench.data.rois import Voxels, load_voxels
+from nsdbench.data.rois import Roi, Voxels, load_voxels
 from nsdbench.data.session import read_session, scene_rows, shown_names, target_names
 from nsdbench.data.stimuli import check_brick, find_images
+from nsdbench.data.stored import StoredCore
 from nsdbench.errors import IntegrityError, NsdbenchError
 from nsdbench.types import Progress, Silent
 
@@ -146,6 +149,8 @@ def verify(
 
 def _verify_experiment(report: _Report, dataset: Dataset) -> None:
     layout, where, n_images = dataset.layout, "data set", dataset.expectations.n_images
+    if (dataset.root / RECORD_NAME).is_file():
+        report.run("fetched", where, lambda: files.check_fetched(dataset.root))
     if dataset.expectations.real:
         report.run("object_hash", where, lambda: files.check_object_hashes(dataset.root))
     report.run_if(
@@ -187,12 +192,13 @@ class _Subject:
             self._betas("imagery", [imagery], voxels)
         else:
             self.report.skip(["beta_file"], self._where("imagery"), f"{imagery.name} is not there")
+        self._stores()
         try:
             source = self.dataset.core_source(self.subject, self.options)
         except NsdbenchError as error:
             self.report.skip(["core_design"], self._where("core"), error.message)
             return
-        if isinstance(source, PreparedCore) or (isinstance(source, RawCore) and source.available()):
+        if not isinstance(source, RawCore) or source.available():
             self._core(source, voxels)
         else:
             self.report.skip(["core_design"], self._where("core"), "core betas are not there")
@@ -276,6 +282,24 @@ class _Subject:
         if kind == "imagery":
             report.run("dead_voxels", where, lambda: check_dead_rows(blocks[0][1]))
 
+    def _stores(self) -> None:
+        """Compare every compact store that was begun with its hashes, the mask and the raw files."""
+        for roi in get_args(Roi):
+            options = replace(self.options, roi=roi)
+            stored = StoredCore(self.dataset.layout, self.dataset.expectations, self.subject, options)
+            if stored.begun:
+                self.report.run(
+                    "prepared_store", self._where(f"store of {roi}"), partial(self._store, stored)
+                )
+
+    def _store(self, stored: StoredCore) -> Warnings:
+        voxels, store = stored.voxels, stored.store
+        label = f"reading the store of subject {self.subject}"
+        for session in self.progress.track(store.blocks, label):
+            store.verified(session, stored.raw(session), voxels)
+        n, of = len(store.blocks), store.outline.sessions
+        return () if n == of else (f"prepared_store: {n} of {of} sessions are prepared",)
+
     def _core(self, source: CoreSource, voxels: Voxels | None) -> None:
         layout, where, report = self.dataset.layout, self._where("core"), self.report
         known = report.obtain("core_design", where, lambda: source.trials)
@@ -291,7 +315,10 @@ class _Subject:
             layout.core_betas(self.subject, k, self.options.beta_version)
             for k in range(1, source.sessions + 1)
         ]
-        self._betas("core", stems, voxels)
+        if isinstance(source, StoredCore):
+            stems = [stem for stem in stems if forms(stem)]  # it needs none of them
+        if stems:
+            self._betas("core", stems, voxels)
 
     def _design(self, source: CoreSource, known: CoreTrials) -> None:
         layout, where, report = self.dataset.layout, self._where("core"), self.report

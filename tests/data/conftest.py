@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from nsdbench.data import Dataset
-
-
-def _load(name: str) -> ModuleType:
-    # importlib import mode: sibling modules are not importable by name
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def nsd_fixture() -> ModuleType:
-    """The builder module."""
-    return _load("nsd_fixture")
 
 
 @pytest.fixture(scope="session")

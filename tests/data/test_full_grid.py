@@ -56,3 +56,34 @@ def test_unallocated_voxels_are_refused_where_a_complete_download_is_expected(sp
     with pytest.raises(IntegrityError) as caught:
         check_size(read_header(sparse[0]), real=True)
     assert caught.value.check == "beta_size"
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"chunks": (30, 1, 1, 1)},
+        {"chunks": (30, 1, 1, 1), "compression": "gzip"},
+        {"chunks": (30, 1, 1, 1), "shuffle": True},
+        {"chunks": (10, 2, 2, 2)},
+        {},
+    ],
+)
+def test_values_do_not_depend_on_how_the_file_lays_them_out(tmp_path, layout):
+    rng = np.random.default_rng(1)
+    stored = rng.integers(-3000, 3000, (30, 4, 5, 6), dtype=np.int16)
+    with h5py.File(tmp_path / "betas.hdf5", "w") as file:
+        file.create_dataset("betas", data=stored, **layout)
+    coordinates = rng.permutation(np.argwhere(rng.random((6, 5, 4)) < 0.5))
+    x, y, z = coordinates.T
+    read = read_betas(tmp_path / "betas.hdf5", Voxels((6, 5, 4), coordinates, {}))
+    np.testing.assert_array_equal(read, stored[:, z, y, x])
+
+
+def test_voxels_that_were_never_written_read_as_zero_beside_others(tmp_path):
+    with h5py.File(tmp_path / "betas.hdf5", "w") as file:
+        data = file.create_dataset("betas", (30, 2, 2, 4), np.int16, chunks=(30, 1, 1, 1))
+        data.id.write_direct_chunk((0, 1, 0, 2), np.arange(30, dtype=np.int16).tobytes())
+    coordinates = np.array([[1, 0, 1], [2, 0, 1], [3, 0, 1], [0, 1, 0]])
+    read = read_betas(tmp_path / "betas.hdf5", Voxels((4, 2, 2), coordinates, {}))
+    assert read[:, 1].tolist() == list(range(30))
+    assert not read[:, [0, 2, 3]].any()

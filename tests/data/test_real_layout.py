@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from nsdbench.data import Dataset, LoadOptions, checks_files, verify
+from nsdbench.data import Dataset, LoadOptions, checks_files, layout, verify
 from nsdbench.data.overview import describe
 from nsdbench.errors import DataError
 
@@ -76,7 +76,7 @@ def test_imagery_files_alone_give_the_target_images(opened: Dataset) -> None:
 def test_what_was_not_downloaded_is_named_with_its_source(opened: Dataset, use, missing: str) -> None:
     with pytest.raises(DataError, match=missing) as caught:
         use(opened)
-    assert "s3://natural-scenes-dataset" in caught.value.remedy
+    assert f"nsdbench data fetch --data-dir {opened.root} --for " in caught.value.remedy
 
 
 def test_a_sequence_that_is_not_the_published_one_is_one_warning(opened: Dataset) -> None:
@@ -143,3 +143,11 @@ def test_forty_sessions_are_split_by_the_design_at_true_size(
     column = np.tile(stored[:, 77], 40)[some] / 300
     expected = (column - column.mean()) / column.std(ddof=1)
     np.testing.assert_allclose(train.betas[:, 77], expected, atol=2e-5)
+
+
+def test_the_command_for_a_file_of_all_subjects_names_those_on_disk_instead_of_four(
+    copied: Path, tmp_path: Path
+) -> None:
+    shared = "nsddata/experiments/nsd/nsd_expdesign.mat"
+    assert layout.fetch_command(copied / shared).endswith("--for train --subject 1,2")
+    assert layout.fetch_command(tmp_path / "empty" / shared).endswith("--for train --subject 1")

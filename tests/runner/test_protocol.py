@@ -47,6 +47,17 @@ def test_simulated_data_never_passes_as_nsd(tiny_root: Path) -> None:
     assert protocol.is_simulated(dataset) and protocol.status(dataset) == "simulated"
 
 
+def test_only_a_generated_copy_of_the_layout_answers_to_the_name_of_nsd_and_says_so(
+    tiny_root: Path, tmp_path: Path
+) -> None:
+    marker = json.loads((tiny_root / "nsdbench-dataset.json").read_text()) | {"dataset": protocol.SYNTHETIC}
+    (tmp_path / "nsdbench-dataset.json").write_text(json.dumps(marker))
+    (tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm").mkdir(parents=True)
+    dataset, line = protocol.resolve_dataset("nsd", tmp_path)
+    assert dataset.id == "nsd-synthetic" and "not real brain data" in line
+    assert protocol.is_simulated(dataset) and protocol.status(dataset) == "simulated"
+
+
 def test_default_subjects_are_those_of_the_protocol_that_are_present(tiny_root: Path) -> None:
     dataset, _ = protocol.resolve_dataset("auto", tiny_root)
     assert protocol.expand_subjects(None, dataset) == (1, 7)

@@ -10,74 +10,27 @@ import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import h5py
 import nibabel
 import numpy as np
-import scipy.io
-from PIL import Image
-
-B3 = "betas_fithrf_GLMdenoise_RR"
-LETTERS = {"A": "HRVLPE", "B": "WKBCDT", "C": "SZMYNF"}
-# (name, number, task, first row, number of rows)
-RUNS = (
-    ("visA", 1, "vision", 0, 48),
-    ("attA", 2, "attention", 48, 96),
-    ("imgA_1", 3, "imagery", 144, 48),
-    ("visB", 4, "vision", 192, 48),
-    ("attB", 5, "attention", 240, 96),
-    ("imgB_1", 6, "imagery", 336, 48),
-    ("visC", 7, "vision", 384, 48),
-    ("attC", 8, "attention", 432, 96),
-    ("imgC_1", 9, "imagery", 528, 48),
-    ("imgA_2", 10, "imagery", 576, 48),
-    ("imgB_2", 11, "imagery", 624, 48),
-    ("imgC_2", 12, "imagery", 672, 48),
+from nsd_files import (
+    affine,
+    core_path,
+    imagery_path,
+    roi_path,
+    sequences,
+    table_path,  # noqa: F401 - tests use it
+    target_names,
+    write_design,
+    write_hdf5,
+    write_responses,
+    write_table,
+    write_tables,
+    write_targets,
+    write_volume,
 )
-_TSV_COLUMNS = [
-    "SUBJECT",
-    "SESSION",
-    "RUN",
-    "TRIAL",
-    "CONDITION",
-    "CUE",
-    "FRAMEFILE",
-    "IMAGEFILE",
-    "GROUNDTRUTH",
-    "ISCORRECT",
-    "CHANGEMIND",
-    "TOTAL1",
-    "TOTAL2",
-    "BUTTON",
-    "TRIALONSET",
-    "TRIALEND",
-    "IMAGEONSET",
-    "IMAGESERIESENDS",
-    "FINALDECISIONTIME",
-    "RT",
-]
-_RESPONSE_COLUMNS = [
-    "SUBJECT",
-    "SESSION",
-    "RUN",
-    "TRIAL",
-    "73KID",
-    "10KID",
-    "TIME",
-    "ISOLD",
-    "ISCORRECT",
-    "RT",
-    "CHANGEMIND",
-    "MEMORYRECENT",
-    "MEMORYFIRST",
-    "ISOLDCURRENT",
-    "ISCORRECTCURRENT",
-    "TOTAL1",
-    "TOTAL2",
-    "BUTTON",
-    "MISSINGDATA",
-]
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -127,9 +80,9 @@ def build(root: Path, plan: Plan | None = None) -> Built:
     plan = plan or Plan()
     rng = np.random.default_rng(np.random.SeedSequence([plan.seed, 7]))
     ordering, subjectim = _design(plan, rng)
-    labels = _sequences(rng)
+    labels = sequences(rng)
     shared = subjectim[min(plan.grids) - 1, : plan.n_shared]
-    names = _target_names(shared)
+    names = target_names(shared)
     _write_experiment(root, plan, ordering, subjectim, names)
     core, imagery, volumes, image = {}, {}, {}, {}
     for subject, grid in plan.grids.items():
@@ -138,8 +91,8 @@ def build(root: Path, plan: Plan | None = None) -> Built:
         imagery[subject] = _stored((720, *grid), rng, sd=1.4)
         image[subject] = subjectim[subject - 1, ordering - 1] - 1
         _write_subject(root, plan, subject, volumes[subject], core[subject], imagery[subject])
-        _write_tables(root, subject, labels, names, shared)
-        _write_responses(root, plan, subject, ordering, image[subject])
+        write_tables(root, subject, labels, names, shared)
+        write_responses(root, subject, ordering, image[subject], plan.trials_per_session)
     _write_marker(root, plan, volumes)
     return Built(root, plan, core, imagery, volumes, labels, names, image, ordering, subjectim)
 
@@ -152,33 +105,6 @@ def _design(plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     for row, subject in enumerate(plan.grids):
         subjectim[subject - 1] = [*shared, *own[row]]
     return ordering, subjectim
-
-
-def _sequences(rng: np.random.Generator) -> dict[str, tuple[str, str]]:
-    labels: dict[str, tuple[str, str]] = {}
-    for s, letters in LETTERS.items():
-        shown = rng.permutation(list(letters * 8))
-        cue = shown.copy()
-        # swap the letters of mismatch trials around a cycle, so that every letter stays on screen eight times
-        for k, letter in enumerate(letters):
-            at = np.flatnonzero(shown == letter)
-            cue[rng.choice(at, 4, replace=False)] = letters[(k + 1) % 6]
-        labels[f"vis{s}"] = ("".join(shown), "".join(cue))
-        labels[f"img{s}_1"] = ("".join(shown),) * 2
-        labels[f"img{s}_2"] = ("".join(rng.permutation(shown)),) * 2
-        labels[f"att{s}"] = ("".join(rng.permutation(shown)),) * 2
-    return labels
-
-
-def _target_names(shared: np.ndarray) -> dict[str, str]:
-    a = [f"bar_{d:03d}.0deg_450L_43W" for d in (0, 45, 90, 135)] + [
-        f"crs_{d:03d}.0deg_450L_43W" for d in (0, 45)
-    ]
-    b = [f"shared{k:04d}_nsd{i:05d}" for k, i in enumerate(shared[:5], start=1)] + ["shared0000_nsd00000"]
-    c = ["stripes", "zebra", "mammal", "yellow", "banana", "fruit"]
-    return {
-        f"{s}{k}": n for s, names in zip("ABC", (a, b, c), strict=True) for k, n in enumerate(names, start=1)
-    }
 
 
 def _volumes(grid: tuple[int, int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -207,53 +133,28 @@ def _write_experiment(
 ) -> None:
     nsd = root / "nsddata/experiments/nsd"
     nsd.mkdir(parents=True)
-    mat = {
-        "masterordering": ordering[None],
-        "subjectim": subjectim,
-        "sharedix": subjectim[:1, : plan.n_shared],
-    }
-    mat["sharedix"] = subjectim[min(plan.grids) - 1 : min(plan.grids), : plan.n_shared]
-    scipy.io.savemat(nsd / "nsd_expdesign.mat", mat)
+    shared_ids = subjectim[min(plan.grids) - 1, : plan.n_shared]
+    write_design(root, ordering, subjectim, shared_ids)
     with (nsd / "nsd_stim_info_merged.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["", "cocoId", "nsdId", "shared1000", "sim_captions"])
         for k in range(plan.n_images):
-            shared = bool(np.isin(k + 1, mat["sharedix"]))
+            shared = bool(np.isin(k + 1, shared_ids))
             writer.writerow([k, 1000 + k, k, shared, json.dumps([f"picture {k}", f"again {k}"])])
     bricks = root / "nsddata_stimuli/stimuli/nsd"
     bricks.mkdir(parents=True)
     with h5py.File(bricks / "nsd_stimuli.hdf5", "w") as file:
         file["imgBrick"] = np.stack([picture(k, plan.side) for k in range(plan.n_images)])
-    _write_targets(root, names, plan.side)
+    write_targets(root, names, lambda target: target_picture(target, names[target], plan.side))
 
 
 def write_session(
     root: Path, subject: int, *, shared: np.ndarray, side: int, rng: np.random.Generator
 ) -> None:
     """Write the small files of one subject's imagery session: tables, pair lists, target images, design."""
-    names = _target_names(shared)
-    _write_targets(root, names, side)
-    _write_tables(root, subject, _sequences(rng), names, shared)
-
-
-def _write_targets(root: Path, names: Mapping[str, str], side: int) -> None:
-    imagery = root / "nsddata/experiments/nsdimagery"
-    for s, letters in LETTERS.items():
-        pairs = np.empty((6, 3), object)
-        for k, letter in enumerate(letters):
-            pairs[k] = [k + 1, names[f"{s}{k + 1}"], letter]
-        imagery.mkdir(parents=True, exist_ok=True)
-        scipy.io.savemat(imagery / f"{s}_pair_list.mat", {"pair_list": pairs})
-        for k in range(1, 7 if s != "C" else 1):
-            path = imagery / "rawtargetimages" / f"set{s}" / f"{names[f'{s}{k}']}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            target_picture(f"{s}{k}", names[f"{s}{k}"], side).save(path)
-    cells = np.empty((1, 12), object)
-    for k, (_, _, task, _, n) in enumerate(RUNS):
-        design = np.zeros((480 if task == "attention" else 240, 36))
-        design[np.arange(n) * 2 + 10, k % 36] = 1
-        cells[0, k] = design
-    scipy.io.savemat(imagery / "designmatrixGLMsingle.mat", {"stimulus": cells})
+    names = target_names(shared)
+    write_targets(root, names, lambda target: target_picture(target, names[target], side))
+    write_tables(root, subject, sequences(rng), names, shared)
 
 
 def picture(row: int, side: int) -> np.ndarray:
@@ -290,41 +191,10 @@ def _write_subject(
     write_hdf5(imagery_path(root, subject), imagery)
 
 
-def roi_path(root: Path, subject: int, name: str) -> Path:
-    folder = root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm"
-    return (
-        folder / f"{name}.nii.gz"
-        if name in ("brainmask", "valid_nsdimagery")
-        else folder / f"roi/{name}.nii.gz"
-    )
-
-
-def core_path(root: Path, subject: int, session: int) -> Path:
-    folder = root / f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/{B3}"
-    return folder / f"betas_session{session:02d}.hdf5"
-
-
-def imagery_path(root: Path, subject: int) -> Path:
-    folder = root / f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagery{B3}"
-    return folder / "betas_nsdimagery.hdf5"
-
-
-def table_path(root: Path, subject: int, run: str) -> Path:
-    return root / f"nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
-
-
-def write_hdf5(path: Path, stored: np.ndarray) -> None:
-    """Write (T, X, Y, Z) betas as the release does: reversed axes, one chunk per voxel."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reversed_axes = np.ascontiguousarray(stored.transpose(0, 3, 2, 1))
-    with h5py.File(path, "w") as file:
-        file.create_dataset("betas", data=reversed_axes, chunks=(len(stored), 1, 1, 1))
-
-
 def write_nifti(path: Path, stored: np.ndarray, *, step: float = 1.0, slope: float = 0.0) -> None:
     """Write (T, X, Y, Z) betas as a NIfTI twin: unscaled, sform only, slab centre at world 0."""
     volume = stored.transpose(1, 2, 3, 0)
-    image = nibabel.Nifti1Image(volume, _affine(volume.shape[:3]), dtype=volume.dtype)
+    image = nibabel.Nifti1Image(volume, affine(volume.shape[:3]), dtype=volume.dtype)
     image.header["pixdim"][4] = step
     nibabel.save(image, path)
     if slope:
@@ -336,64 +206,6 @@ def patch_header(path: Path, offset: int, value: np.generic) -> None:
     raw = bytearray(gzip.decompress(path.read_bytes()))
     raw[offset : offset + value.nbytes] = value.tobytes()
     path.write_bytes(gzip.compress(bytes(raw)))
-
-
-def write_volume(path: Path, volume: np.ndarray, dtype: Any = np.int16) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(volume.astype(dtype), _affine(volume.shape)), path)
-
-
-def _affine(shape: tuple[int, ...]) -> np.ndarray:
-    affine = np.diag([1.8, 1.8, 1.8, 1.0])
-    affine[:3, 3] = [(1 - (n + 1) / 2) * 1.8 for n in shape]
-    return affine
-
-
-def _write_tables(
-    root: Path,
-    subject: int,
-    labels: Mapping[str, tuple[str, str]],
-    names: Mapping[str, str],
-    shared: np.ndarray,
-) -> None:
-    for run, number, task, _, _ in RUNS:
-        rows = []
-        conditions, cues = labels[run]
-        skipped = 0
-        for k, (condition, cue) in enumerate(zip(conditions, cues, strict=True)):
-            skipped += k in (8, 17, 25, 33, 41)
-            onset = 16.0 + 8 * k if task == "attention" else 12.0 + 4 * (k + skipped)
-            stem = "blank00000_00000000"
-            if task == "vision":
-                exemplar = int(shared[k % len(shared)])
-                stem = f"shared{k + 1:04d}_nsd{exemplar:05d}"
-                if run != "visC":
-                    s = run[3]
-                    stem = names[f"{s}{LETTERS[s].index(condition) + 1}"]
-            row = dict.fromkeys(_TSV_COLUMNS, "")
-            row |= {"SUBJECT": subject, "SESSION": 1, "RUN": number, "TRIAL": k + 1, "TRIALONSET": onset}
-            row |= {"CONDITION": condition, "CUE": cue, "FRAMEFILE": f"{stem}_cue{cue}.png", "RT": "NaN"}
-            rows.append(row)
-        write_table(table_path(root, subject, run), rows, _TSV_COLUMNS)
-
-
-def _write_responses(root: Path, plan: Plan, subject: int, ordering: np.ndarray, image: np.ndarray) -> None:
-    rows = []
-    for k, (k10, row) in enumerate(zip(ordering, image, strict=True)):
-        session, trial = divmod(k, plan.trials_per_session)
-        line = dict.fromkeys(_RESPONSE_COLUMNS, "NaN")
-        line |= {"SUBJECT": subject, "SESSION": session + 1, "RUN": 1, "TRIAL": trial + 1}
-        rows.append(line | {"73KID": row + 1, "10KID": k10})
-    path = root / f"nsddata/ppdata/subj{subject:02d}/behav/responses.tsv"
-    write_table(path, rows, _RESPONSE_COLUMNS)
-
-
-def write_table(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, columns, delimiter="\t")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def edit_table(path: Path, change: Callable[[list[dict[str, str]]], None]) -> None:
