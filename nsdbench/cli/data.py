@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nsdbench.cli import data_fetch, data_prepare
 from nsdbench.cli.output import Bars, Verbose, emit_json, say, table
 
 if TYPE_CHECKING:
     from nsdbench.data import Dataset
 
-app = typer.Typer(help="Look at, check and simulate data sets.", no_args_is_help=True)
+app = typer.Typer(help="Fetch, check, prepare and simulate data sets.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[
@@ -41,15 +42,19 @@ def info(
     verbose: Verbose = False,
 ) -> None:
     """Say which data set will be used and what it holds: subjects, trials, voxels, sizes."""
+    from nsdbench.data.fetched import states
     from nsdbench.data.overview import NSD_TERMS, describe, stimulus_bytes
 
     opened, line = _resolve(dataset, data_dir, cache)
     subjects = describe(opened)
     images = {"images": opened.expectations.n_images, "image_bytes": stimulus_bytes(opened.layout)}
+    fetched = states(opened.root)
     terms = NSD_TERMS if opened.id == "nsd" else None
     if as_json:
         head = {"dataset": opened.id, "root": str(opened.root), "content_hash": opened.content_hash}
-        emit_json({**head, **images, "terms": terms, "subjects": [asdict(s) for s in subjects]})
+        emit_json(
+            {**head, **images, "fetched": fetched, "terms": terms, "subjects": [asdict(s) for s in subjects]}
+        )
         return
     print(line)
     rows = [
@@ -58,15 +63,18 @@ def info(
             str(s.n_voxels),
             " x ".join(map(str, s.grid)),
             f"{s.core_trials} of {s.core_trials_total} ({s.core_layout})",
+            f"{s.stored_sessions} sessions, {_mib(s.stored_bytes)}" if s.stored_sessions else "-",
             str(s.imagery_rows),
             _mib(s.n_bytes),
         ]
         for s in subjects
     ]
-    table(["subject", "nsdgeneral", "grid", "core trials", "imagery betas", "size"], rows)
+    table(["subject", "nsdgeneral", "grid", "core trials", "store", "imagery betas", "size"], rows)
     print(
         f"core images: {images['images']} ({_mib(images['image_bytes']) if images['image_bytes'] else 'absent'})"
     )
+    if fetched:
+        print(f"fetched files: {', '.join(f'{n} {data_fetch.VERIFIED[how]}' for how, n in fetched.items())}")
     if terms:
         print(terms)
 
@@ -140,4 +148,8 @@ def simulate(
 
 
 def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:.1f} MiB"
+    return f"{n_bytes / 1e6:.1f} MB"
+
+
+data_fetch.register(app)
+data_prepare.register(app)
