@@ -40,12 +40,16 @@ class Context:
         Folder written by a pretraining on other subjects (:meth:`Adapter.pretrain`), from which fits begin.
     scratch : Path or None
         Folder for the state of a long fit, which continues from what it finds there; it is deleted when the fit is done.
+    features : Path or None
+        Folder where features of training images are kept for other fits (:mod:`nsdbench.adapters.featurestore`); None
+        means that every fit computes them.
     """
 
     device: str = "cpu"
     weights_dir: Path | None = None
     start: Path | None = None
     scratch: Path | None = None
+    features: Path | None = None
 
 
 class Adapter(ABC):
@@ -67,6 +71,10 @@ class Adapter(ABC):
         True if a reconstruction may depend on the other targets of the same call.
     stochastic : bool
         False if every sample would be equal; such models are run with one sample.
+    reads_captions : bool
+        True if a fit learns from the captions of images.
+    reads_rois : tuple of str
+        Atlas volumes without which there is no fit, such as ``"streams"``; nsdgeneral needs no mention.
     """
 
     name: ClassVar[str]
@@ -76,6 +84,8 @@ class Adapter(ABC):
     requires: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     transductive: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
+    reads_captions: ClassVar[bool] = False
+    reads_rois: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, preset: str | None = None, context: Context | None = None) -> None:
         preset = preset or self.presets[0]
@@ -213,6 +223,25 @@ class Adapter(ABC):
             self._require_training(train, stimuli)
         self.learn_shared(parts, folder, progress or Silent())
 
+    def prepare(self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None) -> None:
+        """Compute what a fit needs of its training images, and keep it in ``Context.features``, where a fit finds it.
+
+        By default there is nothing to do. ``ids`` may be a part of the training images: several processes can share
+        the work.
+
+        Raises
+        ------
+        WeightsError
+            If weights are missing.
+        NoRoom
+            If the disk is too small.
+        """
+        return
+
+    def prepared_bytes(self, n_images: int) -> int:
+        """Return how many bytes :meth:`prepare`, or a fit, keeps in ``Context.features``; 0 if that is not known."""
+        return 0
+
     def copies(
         self, stimuli: Stimuli, ids: Sequence[str], *, seed: int = 0, progress: Progress | None = None
     ) -> Reconstructions:
@@ -252,6 +281,11 @@ class Adapter(ABC):
     def verifiable(cls) -> bool:
         """Return whether the decoder makes images of features."""
         return cls.copies is not Adapter.copies
+
+    @classmethod
+    def prepares(cls) -> bool:
+        """Return whether the decoder has something to prepare."""
+        return cls.prepare is not Adapter.prepare
 
     @classmethod
     def shares(cls) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -17,6 +17,7 @@ from nsdbench.adapters.arrays import load_arrays, save_arrays
 from nsdbench.adapters.base import Adapter, Context
 from nsdbench.adapters.brain_diffuser_networks import Networks, mini_networks, published_networks
 from nsdbench.adapters.draws import Draws
+from nsdbench.adapters.featurestore import FeatureStore, Kind
 from nsdbench.adapters.linear import Gram, gram_matrix, predict, smoother
 from nsdbench.adapters.nets import clip_published, vdvae
 from nsdbench.adapters.nets.ddim import Sampling, denoise, guided
@@ -31,6 +32,12 @@ from nsdbench.types import JsonScalar, Progress, Reconstructions, Silent, Stimul
 Float = NDArray[np.floating]
 FEWEST_ITEMS = 8
 SMALLEST_SD = 1e-12
+FEATURE_WEIGHTS = {
+    "published": (vdvae.PUBLISHED.weights_id, clip_published.WEIGHTS_ID),
+    "mini": (vdvae.MINI.weights_id, "mini_tokens-v1"),
+}
+ITEM_BYTES = {"published": 2 * (91_168 + (257 + 77) * 768), "mini": 2 * (3848 + (65 + 16) * 128)}
+"""Of the features of one image."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,14 @@ class BrainDiffuser(Adapter):
     Versatile Diffusion takes it most of the way to noise and back under both kinds of tokens.
 
     Training draws (posterior samples of the VDVAE) are seeded by image, those of a reconstruction by
-    target and sample; the original seeds once per run. Features of training images are kept in half precision, 6.2 GB
-    in memory and on disk for one subject of NSD, and the fit needs another 1.7 GB.
+    target and sample; the original seeds once per run. A fit holds the features of training images in half
+    precision, 6.2 GB in memory and on disk for one subject of NSD, and needs another 1.7 GB.
     """
 
     name = "brain_diffuser"
+    version = 2
     paper = "Ozcelik & VanRullen 2023, Scientific Reports 13:15666 (arXiv 2303.05334)"
+    reads_captions = True
     presets = ("published", "mini")
     requires: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "published": (
@@ -179,17 +188,38 @@ class BrainDiffuser(Adapter):
 
         They are rounded to half precision, in which a fit keeps them.
         """
-        networks, parts = self.networks, []
-        for some in batches(ids, progress or Silent()):
-            images = images_of(stimuli, some)
-            noise = ItemNoise(rngs_of(some), self.context.device)
-            tokens = networks.image_tokens(images), mean_over_captions(stimuli, some, networks.text_tokens)
-            parts.append([networks.vdvae.flat_latents(images, noise), *tokens])
-        return Features(*(torch.cat(part).half().cpu().numpy() for part in zip(*parts, strict=True)))
+        parts = [self._features(stimuli, some) for some in batches(ids, progress)]
+        return Features(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def _features(self, stimuli: Stimuli, ids: Sequence[str]) -> dict[str, NDArray[np.float16]]:
+        networks, images = self.networks, images_of(stimuli, ids)
+        found = {
+            "latents": networks.vdvae.flat_latents(images, ItemNoise(rngs_of(ids), self.context.device)),
+            "image": networks.image_tokens(images),
+            "text": mean_over_captions(stimuli, ids, networks.text_tokens),
+        }
+        return {name: values.half().cpu().numpy() for name, values in found.items()}
+
+    def _training_features(self, stimuli: Stimuli, ids: Sequence[str], progress: Progress) -> Features:
+        """Return :class:`Features` of training images, computed or read from where they are kept."""
+        store = FeatureStore.of(self.context)
+        return Features(**store.read(self.kind, stimuli, ids, partial(self._features, stimuli), progress))
+
+    @property
+    def kind(self) -> Kind:
+        """What the features of training images depend on; a subclass with other networks must name another."""
+        weights, size = FEATURE_WEIGHTS.get(self.preset, ()), ITEM_BYTES.get(self.preset, 0)
+        return Kind("brain_diffuser", 1, weights, captions=True, item_bytes=size)
+
+    def prepare(self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None) -> None:
+        self._training_features(stimuli, ids, progress or Silent())
+
+    def prepared_bytes(self, n_images: int) -> int:
+        return n_images * self.kind.item_bytes
 
     def learn(self, train: Trials, stimuli: Stimuli, progress: Progress) -> None:
         averaged = train.average_repeats()
-        features = self.features(stimuli, tuple(averaged.stimulus.tolist()), progress)
+        features = self._training_features(stimuli, tuple(averaged.stimulus.tolist()), progress)
         scaling = Scaling.of(averaged.betas, ddof=1)
         self.gram = gram_matrix(scaling(averaged.betas))
         unit = train.n_voxels if self.chosen.penalty_unit == "voxels" else 1
@@ -200,9 +230,9 @@ class BrainDiffuser(Adapter):
         self.fitted = Fitted(
             scaling.mean,
             scaling.sd,
-            features.latents,
-            features.image,
-            features.text,
+            np.asarray(features.latents),
+            np.asarray(features.image),
+            np.asarray(features.text),
             *_moments(features),
             *predicted,
             np.repeat(penalties, [part.shape[1] for part in features.flat]),

@@ -21,6 +21,7 @@ from nsdbench.adapters.arrays import load_arrays, save_arrays
 from nsdbench.adapters.base import Adapter, Context
 from nsdbench.adapters.draws import Draws
 from nsdbench.adapters.fastl2lir import fit_units
+from nsdbench.adapters.featurestore import FeatureStore, image_kind, prepared_images
 from nsdbench.adapters.icnn_networks import ENCODER, GENERATOR, Networks, mini_networks, published_networks
 from nsdbench.adapters.inversion import (
     AdamW,
@@ -33,9 +34,8 @@ from nsdbench.adapters.inversion import (
 )
 from nsdbench.adapters.nets import vgg
 from nsdbench.adapters.nets.noise import ItemNoise
-from nsdbench.adapters.nets.pixels import BICUBIC, Images, resized
+from nsdbench.adapters.nets.pixels import BICUBIC, Images
 from nsdbench.adapters.scaling import Scaling, is_standardized
-from nsdbench.adapters.stimuli import batches, images_of
 from nsdbench.adapters.targets import Targets
 from nsdbench.adapters.unit_files import TrainingFeatures, UnitFiles
 from nsdbench.errors import DataError
@@ -106,8 +106,8 @@ class Icnn(Adapter):
     correlate best with it, on single trials. (3) The contrast of decoded features is restored, layer by layer. (4) The
     code of a generator is optimised until the features of its image match. (5) The contrast of the image is stretched.
 
-    Memory of a fit beside :func:`~nsdbench.adapters.fastl2lir.fit_units`: training images at the size of the network, and
-    ``Settings.memory``; the network sees all images once per pass. Decoders are files, 6 bytes per unit and selected
+    Memory of a fit beside :func:`~nsdbench.adapters.fastl2lir.fit_units`: ``Settings.memory``, and training images at the
+    size of the network unless they are kept in files (``Context.features``); the network sees all images once per pass. Decoders are files, 6 bytes per unit and selected
     voxel (8 beyond 65,536 voxels): 44.9 GB for the published layers, in ``TMPDIR`` until they are saved.
     """
 
@@ -147,11 +147,12 @@ class Icnn(Adapter):
 
     def features(self, stimuli: Stimuli, ids: Sequence[str], progress: Progress | None = None) -> Features:
         """Return the true features of stimuli, which the decoders learn and :meth:`render` turns into images."""
-        found = self._training_features(stimuli, ids, progress or Silent())
+        found = self._training_features(FeatureStore(None), stimuli, ids, progress or Silent())
         return self._by_layer(found.units(0, found.n_units))
 
     def learn(self, train: Trials, stimuli: Stimuli, progress: Progress) -> None:
-        features = self._training_features(stimuli, train.targets, progress)
+        store = FeatureStore.of(self.context)
+        features = self._training_features(store, stimuli, train.targets, progress)
         scaling = Scaling.of(train.betas, ddof=1)
         known = self.networks.contrast or self._contrast(features)
         layers = list(features.sizes)
@@ -228,13 +229,23 @@ class Icnn(Adapter):
         draws = Draws(targets, n_samples, seed, self.chosen.at_once, device)
         return draws.images(maker.config.crop, make, progress or Silent(), self.name)
 
+    def prepare(self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None) -> None:
+        store = FeatureStore.of(self.context)
+        prepared_images(store, stimuli, ids, self._size, BICUBIC, progress or Silent())
+
+    def prepared_bytes(self, n_images: int) -> int:
+        return n_images * image_kind(self._size, BICUBIC).item_bytes
+
+    @property
+    def _size(self) -> int:
+        """Pixels per side of the images that the network reads."""
+        return (vgg.MINI if self.preset == "mini" else vgg.PUBLISHED).size
+
     def _training_features(
-        self, stimuli: Stimuli, ids: Sequence[str], progress: Progress
+        self, store: FeatureStore, stimuli: Stimuli, ids: Sequence[str], progress: Progress
     ) -> TrainingFeatures:
         side = self.networks.vgg.config.size
-        images = np.concatenate(
-            [resized(images_of(stimuli, part), side, BICUBIC) for part in batches(ids, progress)]
-        )
+        images = prepared_images(store, stimuli, ids, side, BICUBIC, progress)
         return TrainingFeatures(self.networks.vgg, self.chosen.layers, images, self.chosen.memory)
 
     def _contrast(self, features: TrainingFeatures) -> dict[str, float]:

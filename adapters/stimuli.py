@@ -11,17 +11,18 @@ from torch import Tensor
 from nsdbench.adapters.base import item_rng
 from nsdbench.adapters.nets.pixels import Images
 from nsdbench.errors import DataError
-from nsdbench.types import Progress, Stimuli
+from nsdbench.types import Progress, Silent, Stimuli
 
 BATCH = 16
+LABEL = "features of training images"
 FIT_SEED = 0
 """Seed of the draws that features of training images need; a fit knows no other."""
 
 
-def batches(ids: Sequence[str], progress: Progress) -> Iterator[tuple[str, ...]]:
+def batches(ids: Sequence[str], progress: Progress | None = None) -> Iterator[tuple[str, ...]]:
     """Yield ``ids``, 16 at a time."""
     starts = range(0, len(ids), BATCH)
-    for start in progress.track(starts, "features of training images"):
+    for start in (progress or Silent()).track(starts, LABEL):
         yield tuple(ids[start : start + BATCH])
 
 
@@ -63,6 +64,11 @@ def mean_over_captions(
                 f"stimulus {stimulus} has no caption",
                 remedy="This decoder learns from captions; the data set must come with those of COCO.",
             )
-    encoded = encode([text for own in captions for text in own])
+    # always 16 texts, filled up with empty ones: networks round differently in batches of another size
+    texts = [text for own in captions for text in own]
+    filled = texts + [""] * (-len(texts) % BATCH)
+    encoded = torch.cat([encode(filled[start : start + BATCH]) for start in range(0, len(filled), BATCH)])[
+        : len(texts)
+    ]
     parts = encoded.split([len(own) for own in captions])  # type: ignore[no-untyped-call]
     return torch.stack([part.mean(dim=0) for part in parts])

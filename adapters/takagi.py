@@ -16,6 +16,7 @@ from torch import Tensor
 from nsdbench.adapters.arrays import load_arrays, save_arrays
 from nsdbench.adapters.base import Adapter, Context
 from nsdbench.adapters.draws import Draws
+from nsdbench.adapters.featurestore import FeatureStore, Kind
 from nsdbench.adapters.linear import fit_weights, gram_matrix
 from nsdbench.adapters.nets import clip, clip_published, versatile
 from nsdbench.adapters.nets.autoencoder import Autoencoder, mini_autoencoder, published_autoencoder
@@ -25,6 +26,7 @@ from nsdbench.adapters.nets.noise import ItemNoise
 from nsdbench.adapters.nets.pixels import BICUBIC, LANCZOS, Images, resized
 from nsdbench.adapters.nets.unet import MiniDenoiser
 from nsdbench.adapters.ridge_cv import choose_penalties
+from nsdbench.adapters.rows import Rows
 from nsdbench.adapters.scaling import Scaling, is_standardized
 from nsdbench.adapters.stimuli import batches, images_of, mean_over_captions, rngs_of
 from nsdbench.adapters.targets import Targets
@@ -33,6 +35,12 @@ from nsdbench.types import JsonScalar, Progress, Reconstructions, Silent, Stimul
 
 Float = NDArray[np.float32]
 REGIONS = {"z": "stream_early", "c": "stream_ventral"}
+FEATURE_WEIGHTS = {
+    "published": ("stable-diffusion-v1-4-vae", clip_published.WEIGHTS_ID),
+    "mini": ("mini_autoencoder-v1", "mini_tokens-v1"),
+}
+ITEM_BYTES = {"published": 4 * (4 * 40**2 + 77 * 768), "mini": 4 * (4 * 10**2 + 16 * 128)}
+"""Of the features of one image."""
 FOLDS = 5
 
 
@@ -151,7 +159,10 @@ class Takagi(Adapter):
     """
 
     name = "takagi"
+    version = 2
     paper = "Takagi & Nishimoto 2023, CVPR: High-resolution image reconstruction with latent diffusion models"
+    reads_captions = True
+    reads_rois = ("streams",)
     presets = ("published", "mini")
     requires: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "published": ("stable-diffusion-v1-4-unet", "stable-diffusion-v1-4-vae", clip_published.WEIGHTS_ID),
@@ -182,21 +193,43 @@ class Takagi(Adapter):
 
     def features(self, stimuli: Stimuli, ids: Sequence[str], progress: Progress | None = None) -> Features:
         """Return the true features of stimuli, which the decoders learn and :meth:`render` turns into images."""
-        z, c = [], []
-        shape = self.networks.autoencoder.latent_shape(self.chosen.coarse_side)
-        for part in batches(ids, progress or Silent()):
-            images = resized(images_of(stimuli, part), self.chosen.coarse_side, LANCZOS)
-            noise = ItemNoise(rngs_of(part), self.context.device).normal(*shape)
-            z.append(self.networks.autoencoder.encode_pixels(images, noise))
-            c.append(mean_over_captions(stimuli, part, self.networks.text_states))
-        return Features(torch.cat(z).cpu().numpy(), torch.cat(c).cpu().numpy())
+        parts = [self._features(stimuli, some) for some in batches(ids, progress)]
+        return Features(*(np.concatenate([part[name] for part in parts]) for name in REGIONS))
+
+    def _features(self, stimuli: Stimuli, ids: Sequence[str]) -> dict[str, Float]:
+        autoencoder = self.networks.autoencoder
+        images = resized(images_of(stimuli, ids), self.chosen.coarse_side, LANCZOS)
+        shape = autoencoder.latent_shape(self.chosen.coarse_side)
+        z = autoencoder.encode_pixels(images, ItemNoise(rngs_of(ids), self.context.device).normal(*shape))
+        c = mean_over_captions(stimuli, ids, self.networks.text_states)
+        return {"z": z.cpu().numpy(), "c": c.cpu().numpy()}
+
+    def _training_features(
+        self, stimuli: Stimuli, ids: Sequence[str], progress: Progress
+    ) -> Mapping[str, Float | Rows]:
+        """Return :class:`Features` of training images by name, computed or read from where they are kept."""
+        store = FeatureStore.of(self.context)
+        return store.read(self.kind, stimuli, ids, partial(self._features, stimuli), progress)
+
+    @property
+    def kind(self) -> Kind:
+        """What the features of training images depend on; a subclass with other networks must name another."""
+        side, weights = self.chosen.coarse_side, FEATURE_WEIGHTS.get(self.preset, ())
+        size = ITEM_BYTES.get(self.preset, 0)
+        return Kind("takagi", 1, weights, {"coarse_side": side}, captions=True, item_bytes=size)
+
+    def prepare(self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None) -> None:
+        self._training_features(stimuli, ids, progress or Silent())
+
+    def prepared_bytes(self, n_images: int) -> int:
+        return n_images * self.kind.item_bytes
 
     def learn(self, train: Trials, stimuli: Stimuli, progress: Progress) -> None:
         voxels = {name: _voxels(train, region) for name, region in REGIONS.items()}
-        features = self.features(stimuli, train.targets, progress)
+        features = self._training_features(stimuli, train.targets, progress)
         rows = np.searchsorted(np.array(train.targets), train.stimulus)
         self.decoders = {
-            name: _fit(train.betas, columns, getattr(features, name), rows, self.chosen, progress)
+            name: _fit(train.betas, columns, features[name], rows, self.chosen, progress)
             for name, columns in voxels.items()
         }
 
@@ -302,7 +335,7 @@ def _voxels(train: Trials, region: str) -> NDArray[np.bool_]:
 def _fit(
     betas: Float,
     voxels: NDArray[np.bool_],
-    feature: Float,
+    feature: Float | Rows,
     rows: NDArray[np.int64],
     settings: Settings,
     progress: Progress,
@@ -316,7 +349,7 @@ def _fit(
     penalty = choose_penalties(x, targets, np.array(settings.penalties), n_folds=FOLDS, progress=progress)
     coef = fit_weights(gram_matrix(x, intercept=False), targets, penalty).coef
     counts = np.bincount(rows, minlength=len(flat))
-    mean = (counts @ flat / len(rows)).astype(np.float32)
+    mean = np.concatenate([counts @ block / len(rows) for block in targets.blocks()]).astype(np.float32)
     return Decoder(voxels, scaling.mean, scaling.sd, coef, mean, penalty, np.array(feature.shape[1:]))
 
 

@@ -6,7 +6,6 @@ here features exist for one pass at a time, and a decoder is its selected voxels
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +18,9 @@ from numpy.typing import NDArray
 
 from nsdbench.adapters.fastl2lir import UnitDecoders
 from nsdbench.adapters.nets.vgg import Vgg
+from nsdbench.adapters.rows import Rows
 from nsdbench.errors import DataError
+from nsdbench.store import free_bytes
 
 BATCH = 25  # images that go through the network together
 BLOCK = 65_536  # units that predict together
@@ -33,12 +34,14 @@ class TrainingFeatures:
     ----------
     vgg : Vgg
     layers : sequence of str
-    images : uint8 array of shape (n, size, size, 3)
+    images : uint8 array or Rows, of shape (n, size, size, 3)
     memory : int
         Bytes that the features of one pass may take, 4 per image and unit.
     """
 
-    def __init__(self, vgg: Vgg, layers: Sequence[str], images: NDArray[np.uint8], memory: int) -> None:
+    def __init__(
+        self, vgg: Vgg, layers: Sequence[str], images: NDArray[np.uint8] | Rows, memory: int
+    ) -> None:
         self.vgg, self.images = vgg, images
         shapes = vgg.config.shapes
         self.sizes = {name: prod(shapes[name]) for name in vgg.config.layers if name in layers}
@@ -183,7 +186,7 @@ class UnitFiles:
 
 
 def _require_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if needed > free:
         raise DataError(
             f"feature decoders take {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB left",

@@ -18,6 +18,7 @@ import pyarrow as pa
 from nsdbench import __version__, leaderboard, protocol, reconstructions, runfolder
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter, Context
+from nsdbench.adapters.featurefiles import LARGE
 from nsdbench.adapters.nets.shipped import located
 from nsdbench.errors import ProtocolError
 from nsdbench.manifest import RunManifest, environment, git_commit, now
@@ -349,6 +350,7 @@ class _Execution:
                 self.dataset.train(key.subject, self.request.load, self.progress), self.request.train_trials
             )
             stimuli = self.dataset.stimuli("train", key.subject, self.request.load)
+            self._announce_features(model, len(train.targets))
             with self._timed("fit"):
                 model.fit(train, stimuli, progress=self.progress)
             facts = {"n_trials": len(train), "n_voxels": train.n_voxels, "provenance": dict(train.provenance)}
@@ -356,6 +358,15 @@ class _Execution:
             model.save(temporary)
             write_json(temporary / "fit.json", facts)
         shutil.rmtree(scratch, ignore_errors=True)
+
+    def _announce_features(self, model: Adapter, n_images: int) -> None:
+        """Say what a fit will leave on the disk, if it is much."""
+        n_bytes, folder = model.prepared_bytes(n_images), self.request.context.features
+        if folder and n_bytes >= LARGE:
+            self.say(
+                f"{self.cell.label}: features of {n_images} training images take {n_bytes / 1e9:.1f} GB in {folder}, "
+                "for every fit that needs them (--no-keep-features: each fit computes its own)"
+            )
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

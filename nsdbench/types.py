@@ -164,6 +164,11 @@ class Stimuli:
         ``read_image(id) -> uint8 (H, W, 3)`` RGB at native size.
     content_hash : str
         Hash of ids and pixels (or of the file that holds them); part of the protocol key.
+    source : str
+        Hash of the file that holds the pixels of these and of other stimuli, the same for every selection of them; empty
+        if there is no such file.
+    source_changed : int
+        When that file was last changed, in ns, if ``source`` covers only a sample of it; else 0.
     """
 
     ids: tuple[str, ...]
@@ -173,6 +178,8 @@ class Stimuli:
     content_hash: str
     captions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cues: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    source_changed: int = 0
 
     def image(self, stimulus: str) -> NDArray[np.uint8]:
         """Return the RGB image of ``stimulus``, uint8 of shape (H, W, 3).

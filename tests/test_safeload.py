@@ -74,6 +74,26 @@ def test_a_traced_archive_gives_the_state_dict_of_its_module(tmp_path: Path) -> 
     assert _same(load_state(tmp_path / "net.pt"), net.state_dict())
 
 
+def test_a_state_dict_is_mapped_from_its_file_and_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.bin"
+    torch.save({"image.weight": torch.arange(6.0), "text.weight": torch.ones(2)}, path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("PyTorch reads the file as a whole"))
+    (found,) = load_state(path, keep=("image.",)).values()
+    assert torch.equal(found, torch.arange(6.0))
+    offset = path.read_bytes().index(torch.arange(6.0).numpy().tobytes())
+    with path.open("r+b") as handle:  # a mapped number follows its file
+        handle.seek(offset)
+        handle.write(struct.pack("<f", 9.0))
+    assert found[0] == 9.0
+
+
+def test_an_entry_of_another_kind_goes_to_the_reader_of_pytorch(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.ones(2)}, "shape": torch.Size([2])}, tmp_path / "net.bin")
+    assert _same(load_state(tmp_path / "net.bin"), {"a": torch.ones(2)})
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
 def test_a_state_dict_survives_torch_save(tmp_path: Path, zipped: bool) -> None:
     net = Network()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from nsdbench.adapters.arrays import load_arrays, save_arrays
 from nsdbench.adapters.base import Adapter, Context
+from nsdbench.adapters.featurestore import FeatureStore, Kind
 from nsdbench.adapters.mindeye.augment import Changes, teacher_view
 from nsdbench.adapters.mindeye.checkpoints import require_published
 from nsdbench.adapters.mindeye.examples import Examples, Targets
@@ -27,7 +28,7 @@ from nsdbench.adapters.nets.autoencoder import Autoencoder
 from nsdbench.adapters.nets.checkpoints import filled, on_meta
 from nsdbench.adapters.nets.pixels import LANCZOS, resized
 from nsdbench.adapters.scaling import Scaling, is_standardized
-from nsdbench.adapters.stimuli import FIT_SEED, batches, images_of
+from nsdbench.adapters.stimuli import FIT_SEED, batches, images_of, rngs_of
 from nsdbench.errors import DataError
 from nsdbench.safeload import load_state
 from nsdbench.store import atomic_path, read_json, write_json
@@ -79,9 +80,12 @@ class MindEye(Adapter):
         How the networks came to be: the subject of the checkpoint, or the curves of the loss.
     """
 
+    version = 2
     presets = ("published", "retrained", "mini")
     teacher_changes: ClassVar[Changes]
     """How images are altered for the low-level teacher."""
+    target_weights: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Ids of the weights behind what the networks learn to say about images, by preset."""
     space: ClassVar[Mapping[str, str]]
     """Name of the space of the embeddings for retrieval, by preset."""
 
@@ -105,6 +109,16 @@ class MindEye(Adapter):
     @abstractmethod
     def rough_side(self) -> int:
         """Pixels per side of the small image whose latents are decoded from betas."""
+
+    @property
+    @abstractmethod
+    def target_bytes(self) -> int:
+        """Bytes of the targets of one image."""
+
+    @property
+    def learns_tokens(self) -> bool:
+        """Whether the tokens of images as they are can be made once; not if images are altered in every step."""
+        return True
 
     @abstractmethod
     def untrained(self, voxels: int) -> dict[str, nn.Module]:
@@ -217,22 +231,50 @@ class MindEye(Adapter):
         return Examples.of(train, self.scaling, targets, self.context.device, read)
 
     def targets(self, stimuli: Stimuli, ids: Sequence[str], progress: Progress) -> Targets:
-        """Return what the networks learn to say about images."""
-        teachers = self._teachers
-        rng = torch.Generator().manual_seed(FIT_SEED)
-        # filled as they come: those of NSD have several GB, too many to have twice
-        found: list[Any] = []
-        done = 0
-        for images in self.images(stimuli, ids, progress):
-            views = images, teacher_view(images.cpu(), rng, self.teacher_changes).to(images.device)
-            maps = torch.stack([teachers.maps(small(view, self.rough_side)) for view in views], dim=1)
-            latents = rough_latents(teachers.rough, images, self.rough_side)
-            parts = [p.cpu().numpy() for p in (self.embedder(images).half(), latents, maps.half())]
-            found = found or [np.empty((len(ids), *part.shape[1:]), part.dtype) for part in parts]
-            for values, part in zip(found, parts, strict=True):
-                values[done : done + len(images)] = part
-            done += len(images)
-        return Targets(*found)
+        """Return what the networks learn to say about images, computed or read from where it is kept."""
+        teachers = cache(lambda: self._teachers)  # loaded only if something has to be computed
+
+        def compute(some: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+            (images,) = self.images(stimuli, some)
+            views = images, self._altered(images.cpu(), some).to(images.device)
+            maps = torch.stack([teachers().maps(small(view, self.rough_side)) for view in views], dim=1)
+            parts = {
+                "latents": rough_latents(teachers().rough, images, self.rough_side),
+                "maps": maps.half(),
+            }
+            if self.learns_tokens:
+                parts["tokens"] = self.embedder(images).half()
+            return {name: values.cpu().numpy() for name, values in parts.items()}
+
+        found = FeatureStore.of(self.context).read(self.kind, stimuli, ids, compute, progress)
+        return Targets(found.get("tokens"), found["latents"], found["maps"])
+
+    def _altered(self, images: Tensor, ids: Sequence[str]) -> Tensor:
+        """Return altered copies for the low-level teacher; the draws of an image depend on nothing but its id."""
+        seeds = [int(rng.integers(2**63)) for rng in rngs_of(ids)]
+        views = [
+            teacher_view(image[None], torch.Generator().manual_seed(seed), self.teacher_changes)
+            for image, seed in zip(images, seeds, strict=True)
+        ]
+        return torch.cat(views)
+
+    @property
+    def kind(self) -> Kind:
+        """What :meth:`targets` depend on; a subclass with other networks must name another."""
+        settings: dict[str, JsonScalar] = {
+            "rough_side": self.rough_side,
+            "tokens": self.space[self.preset] if self.learns_tokens else None,
+            "mini": self.preset == "mini",
+            **{f"altered_{name}": str(value) for name, value in asdict(self.teacher_changes).items()},
+        }
+        return Kind("mindeye", 1, self.target_weights[self.preset], settings, item_bytes=self.target_bytes)
+
+    def prepare(self, stimuli: Stimuli, ids: Sequence[str], *, progress: Progress | None = None) -> None:
+        if self.learns(self.preset):
+            self.targets(stimuli, ids, progress or Silent())
+
+    def prepared_bytes(self, n_images: int) -> int:
+        return n_images * self.target_bytes if self.learns(self.preset) else 0
 
     def trained(self, brains: Brains, examples: Examples, progress: Progress) -> dict[str, Any]:
         """Train ``brains`` in place and return the curves of the loss by name."""

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nsdbench.adapters.rows import Rows
 from nsdbench.adapters.scaling import Scaling
 from nsdbench.types import Trials
 
-Array = NDArray[np.floating]
+Array = NDArray[np.floating] | Rows
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,15 @@ class Targets:
 
     Attributes
     ----------
-    tokens : float array of shape (n_images, tokens, dim)
-        Image tokens.
+    tokens : float array of shape (n_images, tokens, dim), or None
+        Image tokens; None where they are made anew in every step.
     latents : float array of shape (n_images, channels, side, side)
         Latents of the small image that the low-level branch learns.
     maps : float array of shape (n_images, 2, places, channels)
         Tokens of the low-level teacher, for the image and for an altered copy of it.
     """
 
-    tokens: Array
+    tokens: Array | None
     latents: Array
     maps: Array
 
@@ -120,6 +121,7 @@ class Examples:
 
     def tokens(self, images: Tensor) -> Tensor:
         """Return image tokens, float32 (n, tokens, dim)."""
+        assert self.targets.tokens is not None, "made anew in every step"
         return self._on_device(self.targets.tokens[images.numpy()])
 
     def latents(self, images: Tensor) -> Tensor:

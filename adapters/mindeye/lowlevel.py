@@ -46,6 +46,12 @@ class LowLevelConfig:
         """Side of the latents."""
         return self.map_side << (len(self.decoder) - 1)
 
+    @property
+    def target_bytes(self) -> int:
+        """Bytes of what is learnt about one image: float32 latents, float16 tokens of the image and of a copy."""
+        tokens = 2 * self.map_side**2 * (self.maps_dim or 0)
+        return 4 * self.latent_channels * self.latent_side**2 + 2 * tokens
+
 
 PUBLISHED_MINDEYE1 = LowLevelConfig()
 """16 x 16 map to 64 x 64 latents, an image of 512 pixels."""

@@ -138,6 +138,10 @@ class MindEye1(MindEye):
         "retrained": (*_PARTS, ROUGH_VAE, vicregl.WEIGHTS_ID),
         "mini": (*MINI_PARTS, mini.PRIOR1_ID, "mini_vgg-v1"),
     }
+    target_weights: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "retrained": (ROUGH_VAE, vicregl.WEIGHTS_ID),
+        "mini": ("mini_tokens-v1", "mini_autoencoder-v1", "mini_vgg-v1"),
+    }
     settings: ClassVar[Mapping[str, Settings]] = {
         "published": PUBLISHED,
         "retrained": PUBLISHED,
@@ -172,6 +176,16 @@ class MindEye1(MindEye):
     @property
     def rough_side(self) -> int:
         return self.chosen.side
+
+    @property
+    def target_bytes(self) -> int:
+        tokens = self.chosen.model.encoder
+        size = 2 * tokens.tokens * tokens.dim if self.learns_tokens else 0
+        return size + self.chosen.low_level.target_bytes
+
+    @property
+    def learns_tokens(self) -> bool:
+        return not self.chosen.altered
 
     def untrained(self, voxels: int) -> dict[str, nn.Module]:
         chosen = self.chosen

@@ -179,6 +179,10 @@ class MindEye2(MindEye):
         "retrained": (*_PARTS, vicregl.WEIGHTS_ID),
         "mini": (*MINI_PARTS, mini.PRIOR2_ID, captioner.MINI_ID, "mini_vgg-v1"),
     }
+    target_weights: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "retrained": (bigg.WEIGHTS_ID, ROUGH_VAE, vicregl.WEIGHTS_ID),
+        "mini": ("mini_tokens-v1", "mini_autoencoder-v1", "mini_vgg-v1"),
+    }
     settings: ClassVar[Mapping[str, Settings]] = {
         "published": PUBLISHED,
         "retrained": PUBLISHED,
@@ -213,6 +217,12 @@ class MindEye2(MindEye):
     @property
     def rough_side(self) -> int:
         return self.chosen.rough_side
+
+    @property
+    def target_bytes(self) -> int:
+        trunk = self.chosen.model.trunk
+        low_level = trunk.low_level.target_bytes if trunk.low_level else 0
+        return 2 * trunk.tokens * trunk.dim + low_level
 
     def network(self, voxels: Sequence[int]) -> Network:
         """Return the untrained network for subjects with these numbers of voxels."""

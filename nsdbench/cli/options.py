@@ -22,7 +22,7 @@ DatasetName = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=DATA,
-        help="auto (NSD where a directory is given, else simulated), nsd, sim, sim:tiny, sim:snr=0.",
+        help="auto (NSD where a directory is given, else simulated), nsd, sim, sim:tiny, or sim:snr=0.5.",
     ),
 ]
 DataDir = Annotated[
@@ -61,7 +61,9 @@ WeightsKind = Annotated[
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", rich_help_panel=SCORING, help="Folder with weights. Default: $NSDBENCH_WEIGHTS."
+        metavar="DIR",
+        rich_help_panel=SCORING,
+        help="Folder with weights, or several as in PATH. Default: $NSDBENCH_WEIGHTS.",
     ),
 ]
 TrainTrials = Annotated[
@@ -71,6 +73,14 @@ TrainTrials = Annotated[
         metavar="N",
         rich_help_panel=FITS,
         help="Fit on the first N training trials of a subject. Default: all.",
+    ),
+]
+KeepFeatures = Annotated[
+    bool,
+    typer.Option(
+        "--keep-features/--no-keep-features",
+        rich_help_panel=FITS,
+        help="Keep features of training images in the cache for other fits (NSD: 1 to 9 GB per subject and model).",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
@@ -137,6 +147,13 @@ class Scoring:
             cache=self.cache,
             where_possible=where_possible,
         )
+
+
+def features_folder(keep: bool, cache: Path | None) -> Path | None:
+    """Return where features of training images are kept, or None."""
+    from nsdbench.store import cache_root
+
+    return cache_root(cache) / "features" if keep else None
 
 
 def pick_device(name: str) -> str:

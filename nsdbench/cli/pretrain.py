@@ -41,6 +41,7 @@ def pretrain(
     beta_version: options.BetaVersion = "b3",
     core_norm: options.CoreNorm = "train_stats",
     train_trials: options.TrainTrials = None,
+    keep_features: options.KeepFeatures = True,
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
@@ -75,9 +76,8 @@ def pretrain(
     data, line = protocol.resolve_dataset(dataset, data_dir, cache=cache, progress=bars)
     say(line)
     subjects = protocol.expand_subjects(subject, data)
-    request = starts.PretrainRequest(
-        name, subjects, load, out, preset, Context(used, weights_dir), train_trials
-    )
+    context = Context(used, weights_dir, features=options.features_folder(keep_features, cache))
+    request = starts.PretrainRequest(name, subjects, load, out, preset, context, train_trials)
     starts.pretrain(data, request, progress=bars)
     say(f"{name}: pretrained on subjects {', '.join(map(str, subjects))} in {out}")
     say(f"begin from it: nsdbench run --model {name} --start {out}")

@@ -103,6 +103,7 @@ def run(
             help="Begin fits from a pretraining, see `nsdbench pretrain`.",
         ),
     ] = None,
+    keep_features: options.KeepFeatures = True,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Recompute instead of reusing what is there.")
     ] = False,
@@ -157,7 +158,7 @@ def run(
         preset=preset,
         n_samples=samples,
         seed=seed,
-        context=Context(used, weights_dir, start),
+        context=Context(used, weights_dir, start, features=options.features_folder(keep_features, cache)),
         train_trials=train_trials,
         fresh=fresh,
     )

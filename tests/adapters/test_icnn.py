@@ -512,7 +512,9 @@ def test_published_networks_come_out_of_their_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Zeros in half precision under the published names, with a one here and there: 0.8 GB."""
-    monkeypatch.setattr(weights, "REGISTRY", {i: replace(w, md5=None) for i, w in weights.REGISTRY.items()})
+    monkeypatch.setattr(
+        weights.registry, "REGISTRY", {i: replace(w, md5=None) for i, w in weights.REGISTRY.items()}
+    )
     networks = on_meta(lambda: nn.ModuleList([Vgg(vgg.PUBLISHED), Generator(generator.PUBLISHED)]))
     encoder, maker = (
         {
