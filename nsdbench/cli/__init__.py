@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nsdbench import __version__
-from nsdbench.cli import catalogue, check, inspect, oracle, pretrain, report, run, score, weights
+from nsdbench.cli import catalogue, check, doctor, inspect, oracle, pretrain, report, run, score, weights
 from nsdbench.cli import compare as comparison
 from nsdbench.cli import data as datasets
 from nsdbench.cli.output import LOG, explain, fail, say
@@ -50,6 +50,7 @@ comparison.register(app)
 check.register(app)
 report.register(app)
 catalogue.register(app)
+doctor.register(app)
 oracle.register(app)
 inspect.register(app)
 app.add_typer(datasets.app, name="data")

@@ -1,4 +1,4 @@
-"""Verbs that show what there is: models, metrics, check-adapter, doctor."""
+"""Verbs that show what there is: models, metrics, check-adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ def register(app: typer.Typer) -> None:
     app.command("check-adapter", epilog="Example: nsdbench check-adapter my_package.decoder:MyDecoder")(
         check_adapter
     )
-    app.command(epilog="Example: nsdbench doctor --data-dir /data/nsd")(doctor)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -93,32 +92,4 @@ def check_adapter(
         table(["outcome", "check", "detail"], [[r.outcome, r.check, r.detail] for r in results])
         say(f"{name}: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}")
     if counts["failed"]:
-        raise typer.Exit(1)
-
-
-def doctor(
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Root of NSD on disk. Default: $NSDBENCH_DATA.")
-    ] = None,
-    weights_dir: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Cache directory.")] = None,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Say what this machine has: versions, device, data, weights, disk. Exit 1 if something is wrong.
-
-    "missing" is no problem in itself: it says what some purposes would need.
-    """
-    from nsdbench.doctor import examine
-
-    findings = examine(data_dir, weights_dir, cache)
-    ok = all(finding.state != "problem" for finding in findings)
-    if as_json:
-        emit_json({"ok": ok, "findings": [asdict(finding) for finding in findings]})
-    else:
-        for finding in findings:
-            print(f"{finding.state:8} {finding.what}: {finding.finding}")
-            if finding.remedy:
-                print(f"         -> {finding.remedy}")
-    if not ok:
         raise typer.Exit(1)

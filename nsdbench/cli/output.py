@@ -68,10 +68,11 @@ class _Messages(logging.Handler):
         say(self.format(record))
 
 
-def _be_verbose(wanted: bool) -> None:
+def _be_verbose(wanted: bool) -> bool:
     if wanted:
         LOG.setLevel(logging.DEBUG)
         LOG.handlers = [_Messages()]
+    return wanted
 
 
 Verbose = Annotated[

@@ -210,21 +210,6 @@ def test_models_and_metrics_are_listed() -> None:
     assert {"nsdbench-v1", "mindeye", "imagery-asrun"} <= {row["profile"] for row in listing["profiles"]}
 
 
-def test_doctor_reports_what_is_missing_without_failing(tmp_path: Path) -> None:
-    done = nsdbench("doctor", "--weights-dir", tmp_path, "--cache", tmp_path, "--json")
-    findings = {f["what"]: f for f in json.loads(done.stdout)["findings"]}
-    assert findings["NSD"]["state"] == "missing"
-    assert findings["alexnet-imagenet1k-v1"]["state"] == "missing"
-    assert findings["torch"]["state"] == "ok"
-
-
-def test_doctor_fails_where_something_is_wrong(tmp_path: Path) -> None:
-    done = nsdbench("doctor", "--data-dir", tmp_path / "nowhere", "--cache", tmp_path, "--json", expect=1)
-    document = json.loads(done.stdout)
-    assert not document["ok"]
-    assert [f["what"] for f in document["findings"] if f["state"] == "problem"] == ["NSD"]
-
-
 @pytest.mark.parametrize("name", ["ridge", "mean_image", "random_image"])
 def test_check_adapter_passes_for_the_built_in_models(sim_cache: Path, name: str) -> None:
     done = nsdbench("check-adapter", name, "--cache", sim_cache, "--json")
