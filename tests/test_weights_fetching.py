@@ -221,6 +221,9 @@ def test_a_full_disk_is_noticed_before_anything_is_downloaded(
     with pytest.raises(NoRoom):
         carry_out(plan(["demo", "plain"], tmp_path))
     assert site.content_sent() == 0
+    # without a connection, the disk is not the first obstacle
+    with pytest.raises(WeightsError, match="no connection is tried"):
+        carry_out(plan(["demo", "plain"], tmp_path, How(offline=True)), How(offline=True))
 
 
 def test_unknown_ids_and_addresses_are_refused(site: Site, tmp_path: Path) -> None:

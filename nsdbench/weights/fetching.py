@@ -58,7 +58,7 @@ def carry_out(
     failures = [(item, item.error) for item in items if item.error is not None]
     waiting = [item for item in items if item.state == "download"]
     copied = [item for item in items if item.cached and not _can_link(item.cached.content, item.path)]
-    _require_room([*waiting, *copied])
+    _require_room(copied if how.unconnected else [*waiting, *copied])
     for item in items:
         if item.state == "here":
             failures += _checked(item, done)
