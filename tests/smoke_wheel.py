@@ -58,6 +58,9 @@ def main() -> None:
         if "<svg" not in page.read_text(encoding="utf-8"):
             sys.exit("the installed wheel wrote a report without plots")
         run("compare", "--published", "--format", "markdown")
+        run("doctor", "--json", "--cache", "cache", "--weights-dir", "weights")
+        run("weights", "list", "--model", "mindeye2", "--weights-dir", "weights")
+        run("data", "fetch", "--data-dir", "nsd", "--subject", "1", "--plan", "--offline")
     print(f"{wheel.name}: installed and ran in an empty environment ({len(rows)} rows)")
 
 
