@@ -25,7 +25,7 @@ from nsdbench.fetch.request import Request
 from nsdbench.fetch.routes import Found, Routes
 from nsdbench.protocol import SUBJECTS
 from nsdbench.store import free_bytes, read_json
-from nsdbench.weights.asking import ask_all
+from nsdbench.transfer import ask_all
 
 State = Literal["there", "unchecked", "stored", "partial", "missing", "differs", "absent"]
 _LEAST = 0.95  # ours; the values alone are 95.8 % of a core beta file, 95.7 % of an imagery file

@@ -8,6 +8,7 @@ from nsdbench.transfer.many import fetch_all
 from nsdbench.transfer.meter import SILENT, Meter
 from nsdbench.transfer.proof import Proof, Verified
 from nsdbench.transfer.room import require_room
+from nsdbench.transfer.workers import ask_all
 
 __all__ = [
     "SILENT",
@@ -18,6 +19,7 @@ __all__ = [
     "Proof",
     "Remote",
     "Verified",
+    "ask_all",
     "fetch",
     "fetch_all",
     "require_room",

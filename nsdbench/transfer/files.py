@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import queue
 import re
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from nsdbench.transfer.lock import held
 from nsdbench.transfer.meter import SILENT, Meter
 from nsdbench.transfer.proof import Judgement, Proof, Verified, judge
 from nsdbench.transfer.room import disk_error, require_room
-from nsdbench.transfer.workers import Lanes, run_all
+from nsdbench.transfer.workers import Lanes, for_each
 
 RANGE = 16 * 2**20
 """Bytes that are asked for at once: what a killed process loses of each connection at most."""
@@ -230,18 +229,8 @@ class _Transfer:
 
     def _in_ranges(self, part: Part) -> None:
         """Download the gaps over several connections."""
-        todo: queue.SimpleQueue[Span] = queue.SimpleQueue()
-        gaps = part.gaps(RANGE)
-        for gap in gaps:
-            todo.put(gap)
         ended = threading.Event()
-
-        def work() -> None:
-            with contextlib.suppress(queue.Empty):
-                while not ended.is_set():
-                    self._one_gap(part, todo.get_nowait(), ended)
-
-        run_all([work] * min(self.lanes.n, len(gaps)), ended)
+        for_each(part.gaps(RANGE), lambda gap: self._one_gap(part, gap, ended), self.lanes.n, ended)
 
     def _one_gap(self, part: Part, gap: Span, ended: threading.Event) -> None:
         """Download one gap, again and again while something new arrives."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from nsdbench.errors import NsdbenchError
 from nsdbench.transfer.client import Client
 from nsdbench.transfer.files import Fetched, Job, bring
 from nsdbench.transfer.meter import SILENT, Meter
 from nsdbench.transfer.room import disk_error
-from nsdbench.transfer.workers import Lanes, run_all
+from nsdbench.transfer.workers import Lanes, for_each
 
 
 def _nothing(job: Job, fetched: Fetched) -> None:
@@ -45,25 +43,19 @@ def fetch_all(
     list of (Job, NsdbenchError)
         What failed and why, in the order of ``jobs``.
     """
-    todo: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    for job in sorted(jobs, key=lambda job: -job.size):
-        todo.put(job)
     meter.expect(sum(job.size for job in jobs))
     failed: dict[Job, NsdbenchError] = {}
     stop, one_at_a_time, lanes = threading.Event(), threading.Lock(), Lanes(workers)
 
-    def work() -> None:
-        with suppress(queue.Empty):
-            while not stop.is_set():
-                job = todo.get_nowait()
-                try:
-                    fetched = bring(client, job, meter, lanes, stop)
-                    with one_at_a_time:
-                        done(job, fetched)
-                except NsdbenchError as error:
-                    failed[job] = error
-                except OSError as error:  # of ``done``, which keeps a record
-                    failed[job] = disk_error(error, job.path)
+    def one(job: Job) -> None:
+        try:
+            fetched = bring(client, job, meter, lanes, stop)
+            with one_at_a_time:
+                done(job, fetched)
+        except NsdbenchError as error:
+            failed[job] = error
+        except OSError as error:  # of ``done``, which keeps a record
+            failed[job] = disk_error(error, job.path)
 
-    run_all([work] * min(lanes.n, len(jobs)), stop)
+    for_each(sorted(jobs, key=lambda job: -job.size), one, lanes.n, stop)
     return [(job, failed[job]) for job in jobs if job in failed]

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nsdbench.errors import NsdbenchError, UsageError, WeightsError
-from nsdbench.transfer import Client, Proof, Remote
+from nsdbench.transfer import Client, Proof, Remote, ask_all
 from nsdbench.weights import hub
-from nsdbench.weights.asking import ask_all
 from nsdbench.weights.entry import Weights
 from nsdbench.weights.records import PINS, pin_of
 from nsdbench.weights.registry import entry
