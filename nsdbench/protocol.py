@@ -71,6 +71,26 @@ def subject_numbers(text: str) -> tuple[int, ...]:
         raise UsageError(f"--subject takes numbers such as 1 or 1,2,5,7, not {text!r}") from None
 
 
+def data_root(given: Path | None) -> Path | None:
+    """Return the data directory: ``given``, else ``$NSDBENCH_DATA``, else None."""
+    named = os.environ.get(DATA_VARIABLE)
+    return given or (Path(named) if named else None)
+
+
+def data_home(given: Path | None) -> Path:
+    """Return the data directory that files are fetched into.
+
+    Raises
+    ------
+    UsageError
+        If none is named.
+    """
+    root = data_root(given)
+    if root is None:
+        raise UsageError("where should the files go?", remedy=f"Give --data-dir DIR or set {DATA_VARIABLE}.")
+    return root
+
+
 def resolve_dataset(
     name: str, data_dir: Path | None, *, cache: Path | None = None, progress: Progress | None = None
 ) -> tuple[Dataset, str]:
@@ -109,7 +129,7 @@ def resolve_dataset(
         raise UsageError(
             f"there is no data set {name!r}", remedy="Choose auto, nsd or sim (sim:tiny, sim:snr=0, ...)."
         )
-    root = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
+    root = data_root(data_dir)
     if root is None:
         if name == "nsd":
             raise UsageError(

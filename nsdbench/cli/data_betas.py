@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -63,15 +62,13 @@ def open_data(
 ) -> tuple[Dataset, tuple[int, ...]]:
     """Open the data set and name its subjects; with downloads, it need not hold anything yet."""
     from nsdbench.data import Dataset
-    from nsdbench.protocol import DATA_VARIABLE, expand_subjects, resolve_dataset, subject_numbers
+    from nsdbench.protocol import data_home, expand_subjects, resolve_dataset, subject_numbers
 
     if downloads is None:
         dataset, line = resolve_dataset("nsd", data_dir, cache=cache)
         say(line)
         return dataset, expand_subjects(subject, dataset)
-    root = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
-    if root is None:
-        raise UsageError("where should the files go?", remedy=f"Give --data-dir DIR or set {DATA_VARIABLE}.")
+    root = data_home(data_dir)
     if subject is None:
         raise UsageError("--fetch needs --subject", remedy="One subject is up to 42 GB; name those you want.")
     subjects = subject_numbers(subject)

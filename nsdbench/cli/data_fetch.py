@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,6 @@ import typer
 
 from nsdbench.cli.options import DATA
 from nsdbench.cli.output import Verbose, emit_json, say, table
-from nsdbench.errors import UsageError
 
 if TYPE_CHECKING:
     from nsdbench.data.needs import Need
@@ -143,15 +141,12 @@ def _request(
     places: tuple[str | None, str | None, str | None],
 ) -> Request:
     from nsdbench.fetch import PUBLIC_ENDPOINT, Request, purposes_of
-    from nsdbench.protocol import DATA_VARIABLE, expand_splits, subject_numbers
+    from nsdbench.protocol import data_home, expand_splits, subject_numbers
 
-    root = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
-    if root is None:
-        raise UsageError("where should the files go?", remedy=f"Give --data-dir DIR or set {DATA_VARIABLE}.")
     names, split = what
     source, endpoint, hub_endpoint = places
     return Request(
-        root=root,
+        root=data_home(data_dir),
         purposes=purposes_of(names, expand_splits(split) if split else ()),
         subjects=subject_numbers(subject) if subject else None,
         options=options,

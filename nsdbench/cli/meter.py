@@ -8,6 +8,7 @@ import time
 from typing import Any, Self
 
 from nsdbench.cli.output import say
+from nsdbench.transfer.room import amount
 
 LINE_EVERY_S = 30.0
 QUIET_S = 2.0
@@ -62,16 +63,12 @@ class ByteMeter:
 
     def _line(self, rate: float) -> str:
         """Say how far it is at a rate since the last line: what was there at the start must not count as fast."""
-        line = f"{self._how_far()}, {_amount(rate)}/s"
+        line = f"{self._how_far()}, {amount(rate)}/s"
         left = max(self.expected - self.arrived, 0)
         return f"{line}, {_duration(left / rate)} left" if left and rate else line
 
     def _how_far(self) -> str:
-        return f"{self.label}: {_amount(self.arrived)} of {_amount(self.expected)}"
-
-
-def _amount(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+        return f"{self.label}: {amount(self.arrived)} of {amount(self.expected)}"
 
 
 def _duration(seconds: float) -> str:

@@ -68,8 +68,7 @@ class Root:
 
 def find_root(data_dir: Path | None) -> tuple[Root, Finding]:
     """Return the data directory and a line about it."""
-    named = os.environ.get(protocol.DATA_VARIABLE)
-    path = data_dir or (Path(named) if named else None)
+    path = protocol.data_root(data_dir)
     if path is None:
         finding = Finding(
             "missing", "NSD", "no data directory; sim will be used",

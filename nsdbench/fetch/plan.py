@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,7 +12,6 @@ from nsdbench.data.fetched import FetchedFile, read_record
 from nsdbench.data.layout import Layout
 from nsdbench.data.needs import SOURCES, Need, Source, is_there, needs, total, unique
 from nsdbench.errors import (
-    DataError,
     FetchError,
     MissingObject,
     NsdbenchError,
@@ -24,8 +22,8 @@ from nsdbench.fetch.origin import Origin, ask, check_same, local
 from nsdbench.fetch.request import Request
 from nsdbench.fetch.routes import Found, Routes
 from nsdbench.protocol import SUBJECTS
-from nsdbench.store import free_bytes, read_json
-from nsdbench.transfer import ask_all
+from nsdbench.store import free_bytes
+from nsdbench.transfer import arrived, ask_all
 
 State = Literal["there", "unchecked", "stored", "partial", "missing", "differs", "absent"]
 _LEAST = 0.95  # ours; the values alone are 95.8 % of a core beta file, 95.7 % of an imagery file
@@ -198,8 +196,8 @@ def _on_disk(root: Path, need: Need, record: Mapping[str, FetchedFile]) -> Item:
         return Item(need, "unchecked", size)
     if is_there(root, need):
         return Item(need, "stored", 0)
-    arrived = min(bytes_arrived(path), need.about)
-    return Item(need, "partial" if arrived else "missing", need.about, exact=False, left=need.about - arrived)
+    here = min(arrived(path), need.about)
+    return Item(need, "partial" if here else "missing", need.about, exact=False, left=need.about - here)
 
 
 def _with_server(root: Path, items: Sequence[Item], routes: Routes, *, real: bool) -> list[Item]:
@@ -233,8 +231,8 @@ def _against(root: Path, item: Item, found: Found, *, real: bool) -> Item:
     known = replace(item, size=size, exact=found.size is not None, found=found)
     if item.state == "unchecked":
         return known if item.size == size else replace(known, state="differs", left=size)
-    arrived = min(bytes_arrived(root / item.need.key), size)
-    return replace(known, state="partial" if arrived else "missing", left=size - arrived)
+    here = min(arrived(root / item.need.key), size)
+    return replace(known, state="partial" if here else "missing", left=size - here)
 
 
 def _check_size(need: Need, size: int, url: str, *, real: bool) -> None:
@@ -253,11 +251,3 @@ def together(problems: Sequence[NsdbenchError], of: int, what: str) -> NsdbenchE
     remedies = list(dict.fromkeys(problem.remedy for problem in problems if problem.remedy))
     lines = "".join(f"\n  {problem.message}" for problem in problems)
     return kind(f"{len(problems)} of {of} files {what}:{lines}", remedy=" ".join(remedies[:3]))
-
-
-def bytes_arrived(path: Path) -> int:
-    """Return how many bytes of an interrupted transfer its journal counts."""
-    with contextlib.suppress(DataError, TypeError, KeyError, ValueError, OverflowError):
-        spans = read_json(path.with_name(f".{path.name}.part.json"))["spans"]
-        return max(sum(int(stop) - int(start) for start, stop in spans), 0)
-    return 0

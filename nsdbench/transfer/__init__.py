@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nsdbench.transfer.client import Client, Remote
 from nsdbench.transfer.files import Fetched, Job, fetch
+from nsdbench.transfer.journal import arrived
 from nsdbench.transfer.many import fetch_all
 from nsdbench.transfer.meter import SILENT, Meter
 from nsdbench.transfer.proof import Proof, Verified
@@ -19,6 +20,7 @@ __all__ = [
     "Proof",
     "Remote",
     "Verified",
+    "arrived",
     "ask_all",
     "fetch",
     "fetch_all",

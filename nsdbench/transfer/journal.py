@@ -41,7 +41,7 @@ class Part:
 
     def __init__(self, path: Path, remote: Remote, *, provable: bool) -> None:
         self.path = path.with_name(f".{path.name}.part")
-        self.journal = path.with_name(f".{path.name}.part.json")
+        self.journal = _journal(path)
         self.remote = remote
         self._lock = threading.Lock()
         self._open = False
@@ -146,22 +146,39 @@ class Part:
         remote = self.remote
         if not remote.ranges or remote.size is None or not self.path.is_file():
             return []
-        with contextlib.suppress(DataError, TypeError, KeyError, ValueError):
-            found = read_json(self.journal)
-            same = (found["format"], found["size"]) == (_FORMAT, remote.size) and (
-                provable or (remote.etag is not None and found["etag"] == remote.etag)
-            )
-            spans = _merged([(int(start), int(stop)) for start, stop in found["spans"]]) if same else []
-            if spans and spans[0][0] >= 0 and spans[-1][1] <= min(remote.size, self.path.stat().st_size):
-                return spans
+        found, spans = _recorded(self.journal)
+        same = (found.get("format"), found.get("size")) == (_FORMAT, remote.size) and (
+            provable or (remote.etag is not None and found.get("etag") == remote.etag)
+        )
+        if same and spans and spans[0][0] >= 0 and spans[-1][1] <= min(remote.size, self.path.stat().st_size):
+            return spans
         return []
+
+
+def arrived(path: Path) -> int:
+    """Return how many bytes of an interrupted transfer to ``path`` its journal counts."""
+    _, spans = _recorded(_journal(path))
+    return max(sum(stop - start for start, stop in spans), 0)
 
 
 def discard(path: Path) -> None:
     """Delete the part of a file and its journal."""
-    journal, part = path.with_name(f".{path.name}.part.json"), path.with_name(f".{path.name}.part")
+    journal, part = _journal(path), path.with_name(f".{path.name}.part")
     for leftover in (_fresh(journal), journal, part):
         leftover.unlink(missing_ok=True)
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part.json")
+
+
+def _recorded(journal: Path) -> tuple[dict[str, Any], list[Span]]:
+    """Return what a journal says and the spans in it; nothing if it is absent or damaged."""
+    with contextlib.suppress(DataError, TypeError, KeyError, ValueError, OverflowError):
+        found = read_json(journal)
+        spans = _merged([(int(start), int(stop)) for start, stop in found["spans"]])
+        return dict(found), spans
+    return {}, []
 
 
 def _fresh(journal: Path) -> Path:

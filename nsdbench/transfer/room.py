@@ -29,12 +29,13 @@ def require_room(folder: Path, n_bytes: int) -> None:
     free = free_bytes(existing)
     if n_bytes and n_bytes + SPARE > free:
         raise NoRoom(
-            f"{existing} has {_amount(free)} free, {_amount(n_bytes)} and {_amount(SPARE)} to spare are needed",
+            f"{existing} has {amount(free)} free, {amount(n_bytes)} and {amount(SPARE)} to spare are needed",
             remedy="Free some disk space, or name a directory on another disk.",
         )
 
 
-def _amount(n_bytes: int) -> str:
+def amount(n_bytes: float) -> str:
+    """Return a number of bytes in words, such as ``"1.05 GB"``."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 

@@ -94,7 +94,7 @@ def test_a_part_that_turns_out_wrong_is_fetched_again_whole(
     ["", "[]", "null", "{", '{"spans": 3}', '{"format":"part/1","size":SIZE,"etag":"ETAG","spans":[[-5,9]]}']
     + [
         '{"format":"part/1","size":SIZE,"etag":"ETAG","spans":' + rest
-        for rest in ('[["a",1]]}', "[[0,1e9]]}")
+        for rest in ('[["a",1]]}', "[[0,1e9]]}", "[[0,Infinity]]}")
     ],
 )
 def test_a_damaged_record_only_costs_time(
