@@ -184,11 +184,12 @@ def test_ctrl_c_does_not_wait_for_a_silent_server_and_keeps_the_parts(
         order = fetch_child.order([(s3.address("a.bin"), path, None)], workers=2, timeout_s=LONG_S, one=one)
         child = started(order)
         until(lambda: s3.injected["stall"] == 2)
-        until(lambda: sum(stop - start for start, stop in spans(path)) == 3 * RANGE)
+        until(lambda: sum(stop - start for start, stop in spans(path)) >= 3 * RANGE)
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=LONG_S / 4) not in (0, 1)
     assert not path.exists()
-    assert sum(stop - start for start, stop in spans(path)) == 3 * RANGE
+    # Three whole ranges; what a stalled answer had sent before it fell silent may be kept too.
+    assert 3 * RANGE <= sum(stop - start for start, stop in spans(path)) < len(content)
 
 
 def test_ctrl_c_keeps_what_has_arrived_of_a_range(
