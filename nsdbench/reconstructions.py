@@ -18,12 +18,18 @@ from numpy.typing import NDArray
 from nsdbench import imagefiles
 from nsdbench.errors import DataError, ReconstructionError, WeightsError
 from nsdbench.imagefiles import MAX_SIDE
-from nsdbench.store import atomic_path, digest, read_json
+from nsdbench.plainarrays import load_npy
+from nsdbench.store import atomic_path, digest, free_bytes, read_json
 from nsdbench.types import Embeddings, Reconstructions, Stimuli
 
 SCHEMA = "reconstructions/1"
 FILENAME, MANIFEST = "reconstructions.h5", "run.json"
 MAX_BYTES = 32 * 2**30
+ROOMY, OVERHEAD = (
+    1.1,
+    2**20,
+)  # with so many times the bytes of the arrays, and some more, a disk cannot get full
+DEFLATED, SMALL = 1100, 2**20  # how much deflate makes of a byte at most, and what nobody counts
 LAYOUTS = "Give (n, H, W, 3), (n, 3, H, W), (n, samples, H, W, 3) or (n, samples, 3, H, W)."
 TOLERANCE = 1e-3  # how far float images may leave [0, 1] before they are in the wrong units
 
@@ -41,27 +47,41 @@ def save(recon: Reconstructions, path: Path) -> None:
         If embeddings or captions do not fit the targets or the gallery, or a text cannot be stored.
     """
     _check_extras(recon, path)
-    text = h5py.string_dtype("utf-8")
+    n_bytes = recon.images.nbytes + sum(
+        values.nbytes for group in (recon.embeddings, recon.gallery) for values in group.values()
+    )
     try:
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs["schema"] = SCHEMA
-            file.attrs["attributes"] = json.dumps(dict(recon.attributes), allow_nan=False)
-            # level 1 without shuffle: flat images shrink a lot, photographs cost little time
-            chunks = (1, 1, *recon.images.shape[2:])
-            file.create_dataset(
-                "images", data=recon.images, chunks=chunks, compression="gzip", compression_opts=1
-            )
-            file.create_dataset("targets", data=list(recon.targets), dtype=text)
-            for group in ("embeddings", "gallery"):
-                for name, values in getattr(recon, group).items():
-                    file.create_dataset(f"{group}/{name}", data=values)
-            if recon.captions:
-                file.create_dataset("captions", data=[list(row) for row in recon.captions], dtype=text)
-            for name in ("gallery_ids", "gallery_captions"):
-                if getattr(recon, name):
-                    file.create_dataset(name, data=list(getattr(recon, name)), dtype=text)
+        with atomic_path(path) as temporary:
+            if free_bytes(temporary.parent) > ROOMY * n_bytes + OVERHEAD:
+                with h5py.File(temporary, "w") as file:
+                    _fill(file, recon)
+                return
+            # HDF5 answers a full disk with tracebacks of its own, so it does not get to see one
+            with h5py.File(temporary.name, "w", driver="core", backing_store=False) as file:
+                _fill(file, recon)
+                file.flush()
+                content = file.id.get_file_image()
+            temporary.write_bytes(content)
     except (ValueError, UnicodeEncodeError) as error:
         raise ReconstructionError(f"{path} cannot hold these reconstructions ({error})") from error
+
+
+def _fill(file: h5py.File, recon: Reconstructions) -> None:
+    text = h5py.string_dtype("utf-8")
+    file.attrs["schema"] = SCHEMA
+    file.attrs["attributes"] = json.dumps(dict(recon.attributes), allow_nan=False)
+    # level 1 without shuffle: flat images shrink a lot, photographs cost little time
+    chunks = (1, 1, *recon.images.shape[2:])
+    file.create_dataset("images", data=recon.images, chunks=chunks, compression="gzip", compression_opts=1)
+    file.create_dataset("targets", data=list(recon.targets), dtype=text)
+    for group in ("embeddings", "gallery"):
+        for name, values in getattr(recon, group).items():
+            file.create_dataset(f"{group}/{name}", data=values)
+    if recon.captions:
+        file.create_dataset("captions", data=[list(row) for row in recon.captions], dtype=text)
+    for name in ("gallery_ids", "gallery_captions"):
+        if getattr(recon, name):
+            file.create_dataset(name, data=list(getattr(recon, name)), dtype=text)
 
 
 def _check_extras(recon: Reconstructions, path: Path) -> None:
@@ -179,28 +199,37 @@ def _load(file: h5py.File, path: Path) -> Reconstructions:
 
 
 def _texts(file: h5py.File, name: str, *, needed: bool = True) -> tuple[Any, ...]:
-    return tuple(_own_dataset(file, name).asstr()[()]) if needed or name in file else ()
+    return tuple(_own_dataset(file, name).asstr()[()]) if needed or name in file.keys() else ()  # noqa: SIM118
 
 
 def _arrays(file: h5py.File, name: str) -> dict[str, Embeddings]:
-    group = file[name] if isinstance(file.get(name), h5py.Group) else {}
+    group = _own(file, name) if name in file.keys() else {}  # noqa: SIM118 - `in file` would follow a link
+    if not isinstance(group, h5py.Group | dict):
+        raise ReconstructionError(f"{file.filename}: {name} is not a group")
     return {space: _own_dataset(group, space)[()] for space in group}
 
 
 def _own_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     """Return a dataset whose bytes are in this very file; HDF5 can also point into other files."""
-    found = group[name]
-    link = group.get(name, getlink=True)
-    if (
-        not isinstance(link, h5py.HardLink)
-        or not isinstance(found, h5py.Dataset)
-        or found.external
-        or found.is_virtual
-    ):
+    found = _own(group, name)
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
         raise ReconstructionError(f"{group.file.filename}: {name} is not a plain dataset of this file")
-    if found.nbytes > MAX_BYTES:
-        raise ReconstructionError(f"{group.file.filename}: {name} declares {found.nbytes} bytes")
+    # what was never written takes no room, and would be made up of fill values
+    limit = min(MAX_BYTES, DEFLATED * found.id.get_storage_size() + SMALL)
+    if found.nbytes > limit:
+        raise ReconstructionError(
+            f"{group.file.filename}: {name} declares {found.nbytes} bytes, and holds {found.id.get_storage_size()}"
+        )
     return found
+
+
+def _own(group: h5py.Group, name: str) -> Any:
+    """Return a member of a group, without following a link to anywhere else."""
+    if name in group.keys() and not isinstance(group.get(name, getlink=True), h5py.HardLink):  # noqa: SIM118
+        raise ReconstructionError(
+            f"{group.file.filename}: {name} is a link, not a plain dataset of this file"
+        )
+    return group[name]
 
 
 def read_any(path: Path, targets: Sequence[str] | None = None) -> Reconstructions:
@@ -231,8 +260,8 @@ def read_any(path: Path, targets: Sequence[str] | None = None) -> Reconstruction
         if (path / MANIFEST).exists() or (path / FILENAME).exists():
             return _from_run(path)
         return _from_folder(path, targets or ())
-    if not path.exists():
-        raise ReconstructionError(f"{path} does not exist")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise ReconstructionError(f"{path} {'is not a regular file' if path.exists() else 'does not exist'}")
     kind = path.suffix.lower()
     if kind in (".h5", ".hdf5"):
         return load(path)
@@ -279,12 +308,9 @@ def _size(image: NDArray[np.uint8]) -> str:
 
 def _read_npy(path: Path) -> NDArray[Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        return load_npy(path)
+    except (ValueError, OSError) as error:
         raise ReconstructionError(f"{path} is damaged or not a plain array ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise ReconstructionError(f"{path} is not a .npy file")
-    return array
 
 
 def _read_pt(path: Path) -> NDArray[Any]:
@@ -363,10 +389,10 @@ def _check_extent(shape: tuple[int, ...], path: Path) -> None:
 def _listed_targets(path: Path) -> tuple[str, ...]:
     stem = path.with_suffix("")
     text, table = stem.with_name(f"{stem.name}.targets.txt"), stem.with_name(f"{stem.name}.targets.json")
-    if text.exists():
+    if text.is_file():
         lines = text.read_text(encoding="utf-8", errors="replace").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
-    if not table.exists():
+    if not table.is_file():
         return ()
     found = read_json(table)
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.errors import DataError
+from nsdbench.plainarrays import load_npz
 from nsdbench.store import atomic_path
 
 
@@ -60,16 +59,13 @@ def read(path: Path) -> Similarities:
         If the file is missing, damaged, or something else.
     """
     try:
-        opened = np.load(path, allow_pickle=False)
-        if isinstance(opened, np.ndarray):
-            raise _damaged(path, "one array instead of an archive")
-        with opened as archive:
-            found = Similarities(
-                {name.removeprefix("r/"): archive[name] for name in archive.files if name.startswith("r/")},
-                tuple(archive["pool_ids"].tolist()),
-                tuple(archive["targets"].tolist()),
-            )
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = load_npz(path)
+        found = Similarities(
+            {name.removeprefix("r/"): values for name, values in arrays.items() if name.startswith("r/")},
+            tuple(arrays["pool_ids"].tolist()),
+            tuple(arrays["targets"].tolist()),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, str(error)) from error
     if fault := _fault(found):
         raise _damaged(path, fault)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import glob
 import hashlib
 import json
+import math
 import os
+import platform
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,9 @@ import numpy as np
 from nsdbench.errors import DataError
 
 CACHE_VARIABLE = "NSDBENCH_CACHE"
+MAX_JSON_BYTES = 2**28
+ABANDONED_S = 24 * 3600.0
+"""Temporary files of other machines count as abandoned if nothing was written to them for so long."""
 
 
 def cache_root(given: Path | None = None) -> Path:
@@ -73,15 +81,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, never a part. On an exception the temporary file is removed
     and ``path`` keeps its old content. The directory itself is fsynced too, so that the rename survives a crash.
+    What a killed process has left of an earlier write of ``path`` is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # keep the suffix: some writers choose their format by it
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.tmp{path.suffix}")
+    temporary = _temporary(path.parent, path.stem, path.suffix)
     try:
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
+        with _naming(path):
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,24 +101,85 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory beside ``path``; on success rename it to ``path``.
 
     If another process created ``path`` meanwhile, its result is kept and ours is dropped: callers use
-    content-addressed names, so both are equal.
+    content-addressed names, so both are equal. Killed processes are cleaned up after as by :func:`atomic_path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = _temporary(path.parent, path.name, "")
     temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _fsync(file)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
-        _fsync(path.parent)
+        with _naming(path):
+            yield temporary
+            for inside in (*temporary.rglob("*"), temporary):  # folders too: else a crash may empty them
+                if not inside.is_symlink():
+                    _fsync(inside)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+            _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of the system say which file they are about; those of a full disk do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory, if it is there, so that nobody ever sees it half removed."""
+    aside = _temporary(path.parent, path.name, "")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _temporary(folder: Path, stem: str, suffix: str) -> Path:
+    """Return a new hidden name that says whose it is, after the removal of what killed processes left of others like it."""
+    for left in folder.glob(f".{glob.escape(stem)}.*.tmp{glob.escape(suffix)}"):
+        if _is_abandoned(left, left.name.removeprefix(f".{stem}.").partition(".")[0]):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    left.unlink()
+    return folder / f".{stem}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}"
+
+
+def _is_abandoned(temporary: Path, owner: str) -> bool:
+    """Say whether the process that writes a temporary file is gone; of other machines only time can tell."""
+    machine, _, process = owner.partition("-")
+    pid = process.partition("-")[0]
+    if machine == _machine() and pid.isdecimal():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass  # somebody else's
+        return False
+    try:
+        newest = max(path.lstat().st_mtime for path in (temporary, *temporary.rglob("*")))
+    except OSError:
+        return False  # it is being written, or removed
+    return time.time() - newest > ABANDONED_S
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a name of the space in which process ids count: this start of this machine, or of a container on it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return digest(boot, str(Path("/proc/self/ns/pid").readlink()))[:8]
+    except OSError:  # not Linux
+        return digest(platform.node())[:8]
 
 
 def nearest(folder: Path) -> Path:
@@ -127,7 +198,9 @@ def locked(folder: Path) -> Iterator[None]:
 
     Where the system or the file system knows no locks (Windows, some network mounts), nothing is waited for.
     """
-    with (folder / ".lock").open("w") as handle:
+    # nothing is emptied, and a link is not followed: the folder may come from somebody else
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(folder / ".lock", flags, 0o666), "wb") as handle:
         with contextlib.suppress(ImportError, OSError):
             import fcntl  # not on Windows
 
@@ -160,15 +233,44 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     DataError
-        If the file is missing or is not JSON.
+        If the file is missing or unreasonably large, is not JSON, or leaves open what it means: a name given twice, a
+        number that is not finite.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for ever
+            raise DataError(f"{path} is not a regular file")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataError(f"{path} has {path.stat().st_size} bytes, too many for what it should hold")
+        return json.loads(
+            path.read_text(encoding="utf-8"),
+            parse_constant=_not_finite,
+            parse_float=_finite,
+            object_pairs_hook=_unambiguous,
+        )
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror})", remedy="Check its permissions."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of which damaged JSON and text are kinds
         raise DataError(f"{path} is not valid JSON ({error})") from error
+
+
+def _not_finite(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} is given twice")
+    return found

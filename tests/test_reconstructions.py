@@ -439,7 +439,7 @@ def test_a_tensor_of_a_type_that_numpy_lacks_is_refused(tmp_path: Path) -> None:
 
 def test_a_tensor_that_is_expanded_to_a_gigantic_size_is_refused(tmp_path: Path) -> None:
     torch.save(torch.zeros(1, 1, 1, 3).expand(10**6, 4096, 4096, 3), tmp_path / "r.pt")
-    with pytest.raises(ReconstructionError, match="declares"):
+    with pytest.raises(ReconstructionError, match=r"a tensor of shape .* on 12 bytes"):
         reconstructions.read_any(tmp_path / "r.pt", ["A1"])
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsdbench.errors import DataError
-from nsdbench.store import atomic_directory, atomic_path, digest, read_json, write_json
+from nsdbench.store import (
+    ABANDONED_S,
+    atomic_directory,
+    atomic_path,
+    digest,
+    read_json,
+    remove_directory,
+    write_json,
+    write_text,
+)
 
 parts = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x, max_size=3), max_leaves=6
@@ -78,3 +91,64 @@ def test_unreadable_json_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="folder cannot be read"):
         read_json(tmp_path / "folder")
+
+
+def _killed_writer(path: Path, kind: str) -> None:
+    """Leave what a process leaves that is killed while it writes ``path``."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from nsdbench import store\n"
+        f"with store.{kind}(Path(sys.argv[1])) as temporary:\n"
+        "    (temporary / 'part' if temporary.is_dir() else temporary).write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+
+
+@pytest.mark.parametrize("kind", ["atomic_path", "atomic_directory"])
+def test_what_a_killed_writer_left_goes_with_the_next_write_of_the_same_name(
+    tmp_path: Path, kind: str
+) -> None:
+    path, write = (
+        tmp_path / "name.txt",
+        {"atomic_path": atomic_path, "atomic_directory": atomic_directory}[kind],
+    )
+    _killed_writer(path, kind)
+    assert len(list(tmp_path.glob(".name*.tmp*"))) == 1
+    with write(path) as temporary:
+        (temporary / "part" if temporary.is_dir() else temporary).write_text("whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_living_writer_has_written_so_far_stays(tmp_path: Path) -> None:
+    path = tmp_path / "name.txt"
+    with atomic_path(path) as slow:
+        slow.write_text("slow")
+        with atomic_path(path) as fast:
+            fast.write_text("fast")
+        assert slow.read_text() == "slow"
+    assert path.read_text() == "slow"
+
+
+def test_files_of_a_writer_on_another_machine_stay_for_a_day(tmp_path: Path) -> None:
+    path, foreign = tmp_path / "name.txt", tmp_path / ".name.0123abcd-77-89ef.tmp.txt"
+    for age, stays in ((ABANDONED_S - 600, True), (ABANDONED_S + 600, False)):
+        foreign.write_text("half")
+        os.utime(foreign, (time.time() - age,) * 2)
+        write_text(path, "whole")
+        assert foreign.exists() == stays
+
+
+def test_a_directory_is_removed_at_once_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inside").mkdir(parents=True)
+    monkeypatch.setattr("shutil.rmtree", lambda path, **how: None)  # killed before it could begin
+    remove_directory(folder)
+    assert not folder.exists()
+    monkeypatch.undo()
+    remove_directory(folder)  # nothing is there any more
+    with atomic_directory(folder) as temporary:
+        (temporary / "new").mkdir()
+    # a name of this process, which lives: it goes with the next write of another one
+    assert [p.name for p in folder.iterdir()] == ["new"]
