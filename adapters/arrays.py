@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from nsdbench.errors import DataError
+from nsdbench.plainarrays import load_npz
 from nsdbench.store import atomic_path
 
 T = TypeVar("T")
@@ -38,9 +38,8 @@ def load_arrays(path: Path, kind: type[T]) -> T:
     """
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            fields = {name: stored[name] for name in names}
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        fields = load_npz(path, names)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} is not a stored {kind.__name__} ({error})", remedy="Delete it and fit the model again."
         ) from error

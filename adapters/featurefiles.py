@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,7 +244,8 @@ class FeatureFiles:
         Where the system or the file system knows no locks, two processes may compute the same, and one result is kept.
         """
         with self._writing():
-            handle = (self.folder / ".lock").open("wb")
+            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.fdopen(os.open(self.folder / ".lock", flags, 0o666), "wb")
         with handle:
             held = _lock(handle, name, wait=wait)
             if held:
@@ -254,7 +256,7 @@ class FeatureFiles:
     def _require_room(self, needed: int) -> None:
         free = free_bytes(self.folder)
         if needed > free:
-            raise self._no_room(f"they take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are left")
+            raise self._no_room(f"they take {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are left")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.adapters.base import Adapter, Context, item_rng, training_images
+from nsdbench.errors import DataError
+from nsdbench.plainarrays import load_npz
 from nsdbench.types import Progress, Reconstructions, Stimuli, Trials
 
 # The largest side at which floors keep training images: 9,000 NSD images at 425 px would be 5 GB.
@@ -26,8 +28,14 @@ class _Floor(Adapter):
     @classmethod
     def load(cls, folder: Path, preset: str | None = None, context: Context | None = None) -> Self:
         model = cls(preset, context)
-        with np.load(folder / "images.npz", allow_pickle=False) as stored:
+        try:
+            stored = load_npz(folder / "images.npz", ("images", "n_voxels"))
             model.images, model.n_voxels = stored["images"], int(stored["n_voxels"])
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{folder / 'images.npz'} holds no stored images ({error})",
+                remedy="Delete it and fit the model again.",
+            ) from error
         return model
 
 

@@ -118,7 +118,7 @@ def load(name: str) -> type[Adapter]:
         sys.path.append("")  # a file in the working directory, last: it hides nothing that is installed
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"model {name} could not be imported from {target}: {type(error).__name__}: {error}",
             remedy="The module must be importable here: install its package, or go to the folder that holds it.",

@@ -20,6 +20,7 @@ from nsdbench.adapters.fastl2lir import UnitDecoders
 from nsdbench.adapters.nets.vgg import Vgg
 from nsdbench.adapters.rows import Rows
 from nsdbench.errors import DataError
+from nsdbench.plainarrays import load_npy
 from nsdbench.store import free_bytes
 
 BATCH = 25  # images that go through the network together
@@ -155,11 +156,8 @@ class UnitFiles:
             If a file is missing or damaged, or the files do not belong together.
         """
         try:
-            voxels, weights, scales = (
-                np.load(folder / name, mmap_mode="r", allow_pickle=False)
-                for name in (VOXELS, WEIGHTS, SCALES)
-            )
-        except (OSError, ValueError, EOFError) as error:
+            voxels, weights, scales = (load_npy(folder / name) for name in (VOXELS, WEIGHTS, SCALES))
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"{folder} holds no stored decoders ({error})", remedy="Delete it and fit the model again."
             ) from error

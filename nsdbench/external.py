@@ -129,6 +129,11 @@ def _from_files(
             f"--split {job.split or 'is missing'}: the rows must say which split the reconstructions belong to",
             remedy=f"Give --split with one of: {', '.join(SPLITS)}.",
         )
+    if not str(job.path).isprintable():
+        raise UsageError(
+            f"{str(job.path)!r} cannot be noted as the source of the rows: it has characters that cannot be shown",
+            remedy="Rename it.",
+        )
     stimuli = truth.stimuli(job.split)
     recon = reconstructions.read_any(job.path, targets=sorted(stimuli.has_image))
     run_id = digest(
@@ -137,6 +142,7 @@ def _from_files(
     )  # fmt: skip
     key = RunKey(run_id, truth.id, job.name, PRESET, job.subject, job.split)
     folder = job.out / truth.id / f"{job.name}-{PRESET}" / f"subj{job.subject:02d}" / job.split / run_id
+    runfolder.require_own(folder, job.out)
     provenance = Provenance(
         status=protocol.status(truth.dataset) if truth.dataset else "measured",
         stimulus_hash=stimuli.content_hash,
@@ -166,6 +172,6 @@ def _publish(job: ScoreJob, run: StoredRun, folder: Path, settings: ScoreSetting
     wanted = [
         row
         for row in summary.to_pylist()
-        if row["metric"] in settings.wanted and row["metric_profile"] == settings.profile
+        if row["metric"] in settings.wanted and row["metric_profile"] == settings.metric_profile
     ]
     return ScoredPath(wanted, tuple(run.manifest.notes), folder)

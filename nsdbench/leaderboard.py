@@ -7,6 +7,7 @@ write at once) or one merged file. Content is deterministic: equal tables give e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from nsdbench import groups, summary
 from nsdbench.errors import DataError, LeaderboardError
-from nsdbench.schema import ITEMS, LEADERBOARD, SCHEMA_KEY, Provenance
+from nsdbench.schema import ITEMS, LEADERBOARD, SCHEMA_KEY, Provenance, require_types
 from nsdbench.stats import N_RESAMPLES
 from nsdbench.store import atomic_path, read_json
 from nsdbench.summary import protocol_key
@@ -26,6 +27,8 @@ from nsdbench.types import SPLITS
 
 # metadata of item scores: JSON object, run id -> SHA-256 of the scored reconstructions
 RECONSTRUCTIONS_KEY = b"nsdbench.reconstructions"
+MAX_ROWS = 20_000_000
+MAX_TEXT_BYTES = 8 * 2**30
 STATUSES = ("measured", "published", "simulated", "untrained")
 DIRECTIONS = ("higher", "lower")
 LEADERBOARD_KEY = (
@@ -82,12 +85,7 @@ def validate(table: pa.Table) -> pa.Table:
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Select and cast the columns of ``schema``; refuse extra, missing, null and NaN ones."""
     kind = schema.metadata[SCHEMA_KEY].decode()
-    wrong = [f"{n} is missing" for n in schema.names if n not in table.column_names]
-    wrong += [f"{n} is unknown" for n in table.column_names if n not in schema.names]
-    if wrong or len(table.column_names) != len(schema.names):
-        raise LeaderboardError(
-            f"table does not have the columns of {kind}: {', '.join(wrong[:5]) or 'repeated names'}"
-        )
+    _require_columns(table.column_names, schema)
     for field in schema:
         if not field.nullable and (empty := table[field.name].null_count):
             raise LeaderboardError(f"{kind}: column {field.name} has {empty} empty cells")
@@ -106,6 +104,16 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         if pa.types.is_string(field.type):
             _printable(column, f"{kind}: column {field.name}")
     return cast.replace_schema_metadata({**schema.metadata, **kept})
+
+
+def _require_columns(names: list[str], schema: pa.Schema) -> None:
+    wrong = [f"{n} is missing" for n in schema.names if n not in names]
+    wrong += [f"{n} is unknown" for n in names if n not in schema.names]
+    if wrong or len(names) != len(schema.names):
+        kind = schema.metadata[SCHEMA_KEY].decode()
+        raise LeaderboardError(
+            f"table does not have the columns of {kind}: {', '.join(wrong[:5]) or 'repeated names'}"
+        )
 
 
 def _printable(column: pa.ChunkedArray, where: str) -> None:
@@ -274,6 +282,7 @@ def run_provenance(folder: Path) -> Provenance:
     """Return what ``run.json`` says about the origin of a run's scores."""
     try:
         origin = Provenance(**run_document(folder).get("provenance", {}))
+        require_types(origin)
     except TypeError as error:
         raise LeaderboardError(f"{folder / 'run.json'}: provenance is unreadable ({error})") from error
     if origin.status not in STATUSES:
@@ -319,22 +328,41 @@ def _load(path: Path, schema: pa.Schema) -> pa.Table:
     wanted = schema.metadata[SCHEMA_KEY].decode()
     found = schema_id(path)
     kind, _, version = found.partition("/")
-    if kind != wanted.partition("/")[0] or not version.isdigit():
-        raise LeaderboardError(f"{path} holds {found or 'a table of unknown schema'}, not {wanted}")
+    if kind != wanted.partition("/")[0] or not re.fullmatch("[0-9]{1,6}", version):
+        raise LeaderboardError(f"{path} holds {found[:50] or 'a table of unknown schema'}, not {wanted}")
     if int(version) > int(wanted.partition("/")[2]):
         raise LeaderboardError(
             f"{path} was written by a newer nsdbench ({found}; this one knows {wanted})",
             remedy="Upgrade nsdbench.",
         )
     try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
+        table = _read_bounded(path, schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise LeaderboardError(f"{path} is damaged: {error}") from error
     while found != wanted:
         if found not in UPGRADES:
             raise LeaderboardError(f"{path}: no upgrade from {found} to {wanted} is known")
         table = UPGRADES[found](table)
         found = f"{kind}/{int(found.partition('/')[2]) + 1}"
+    return table
+
+
+def _read_bounded(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a table whose columns are known before they are read, and which cannot take all memory."""
+    found = pq.read_schema(path)
+    if schema.metadata[SCHEMA_KEY] == found.metadata[SCHEMA_KEY]:
+        _require_columns(found.names, schema)
+    texts = [field.name for field in found if pa.types.is_string(field.type)]
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        if file.metadata.num_rows > MAX_ROWS:
+            raise LeaderboardError(f"{path} declares {file.metadata.num_rows} rows; the limit is {MAX_ROWS}")
+        table = file.read()
+    for column in table.columns:
+        # each text is stored once, however many rows repeat it
+        repeated = [chunk for chunk in column.chunks if isinstance(chunk, pa.DictionaryArray)]
+        longest = max((pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in repeated), default=0)
+        if longest * len(table) > MAX_TEXT_BYTES:
+            raise LeaderboardError(f"{path} repeats a text of {longest} characters in {len(table)} rows")
     return table
 
 
@@ -346,16 +374,18 @@ def schema_id(path: Path) -> str:
     LeaderboardError
         If the file is missing or is not Parquet.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise LeaderboardError(f"{path} is not a regular file")
     try:
         metadata = pq.read_schema(path).metadata or {}
     except FileNotFoundError:
         raise LeaderboardError(f"{path} does not exist") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise LeaderboardError(
             f"{path} is not a Parquet file: {error}",
             remedy="In a run folder, delete it: `nsdbench score` makes it again from the reconstructions.",
         ) from error
-    return str(metadata.get(SCHEMA_KEY, b"").decode())
+    return str(metadata.get(SCHEMA_KEY, b"").decode(errors="backslashreplace"))
 
 
 def summarize(

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nsdbench.errors import DataError
-from nsdbench.schema import Provenance, RunKey
+from nsdbench.errors import DataError, UsageError
+from nsdbench.schema import Provenance, RunKey, require_types
 from nsdbench.store import read_json, write_json
 
 MANIFEST_ID = "run/1"
@@ -93,7 +93,12 @@ def read_manifest(folder: Path) -> RunManifest:
     try:
         key = RunKey(**{name: document.pop(name) for name in RunKey.__dataclass_fields__})
         provenance = Provenance(**document.pop("provenance"))
-        return RunManifest(key=key, provenance=provenance, **document)
+        manifest = RunManifest(key=key, provenance=provenance, **document)
+        require_types(provenance)
+        require_types(manifest)
+        return manifest
+    except UsageError as error:
+        raise DataError(f"{path}: {error.message}") from error
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} lacks or misspells a field: {error}") from error
 

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import itertools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from nsdbench.torchzip import (
     map_storages,
     read_storage,
     refusal,
+    require_stored,
     root_of,
     structure_of,
     tensor_of,
@@ -135,12 +137,41 @@ def load_pt(path: Path) -> Any:
     WeightsError
         If the file is missing, damaged, or names any other Python object.
     """
-    return _guarded(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+    return _guarded(path, lambda: _load_restricted(path))
+
+
+def _load_restricted(path: Path) -> Any:
+    _kind(path)  # raises what can be said of a file before it is read
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            require_stored(archive)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    for tensor in _tensors(loaded):
+        # with strides of 0, any size could be made of nothing
+        if tensor.layout == torch.strided and tensor.device.type == "cpu":
+            has, needs = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.itemsize
+            if needs > has:
+                raise ValueError(f"a tensor of shape {tuple(tensor.shape)} on {has} bytes")
+    return loaded
+
+
+def _tensors(loaded: Any) -> Iterator[Tensor]:
+    """Yield the tensors in plain containers, each container looked into once."""
+    waiting, seen = [loaded], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Tensor):
+            yield node
+        elif isinstance(node, dict | list | tuple | set) and id(node) not in seen:
+            seen.add(id(node))
+            waiting.extend(node.values() if isinstance(node, dict) else node)
 
 
 def _guarded(path: Path, read: Callable[[], T]) -> T:
     try:
-        return read()
+        with warnings.catch_warnings():  # what PyTorch thinks of the format of a hostile file
+            warnings.simplefilter("ignore")
+            return read()
     except WeightsError:
         raise
     except Exception as error:  # foreign bytes can break a parser in any way; all are one news to the user
@@ -162,6 +193,8 @@ def _reason(error: Exception) -> str:
 
 
 def _kind(path: Path) -> str:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise WeightsError(f"{path} is not a regular file")
     try:
         with path.open("rb") as handle:
             head = handle.read(9)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -121,6 +123,8 @@ class RunKey:
                     remedy="Use letters, digits, blanks and . , : = + @ ( ) _ -, and begin with a letter or digit; "
                     f"at most {_LONGEST} characters (`nsdbench score` takes --name).",
                 )
+        if not fits(self.subject, int) or not 0 <= self.subject < 1000:  # 0: nobody, as in the oracle
+            raise UsageError(f"{self.subject!r} cannot be the subject of a run")
 
 
 @dataclass(frozen=True)
@@ -147,3 +151,41 @@ class Provenance:
     created_at: str | None = None
     n_voxels: int | None = None
     decoder_train_trials: int | None = None
+
+
+def require_types(record: object) -> None:
+    """Check the fields of a record that was read from a file.
+
+    Raises
+    ------
+    TypeError
+        If one has another type than it is declared with, or a number no column could hold.
+    """
+    for name, kind in get_type_hints(type(record)).items():
+        if not fits(getattr(record, name), kind):
+            raise TypeError(f"{name} is {reprlib.repr(getattr(record, name))}")
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a kind: a class, ``Literal``, ``X | None``, or a list or dict of such."""
+    members = get_args(kind)
+    match get_origin(kind):
+        case None:
+            return kind is Any or _is(value, kind)
+        case origin if origin is Literal:
+            return value in members
+        case origin if origin is list:
+            return isinstance(value, list) and all(fits(item, members[0]) for item in value)
+        case origin if origin is dict:
+            return isinstance(value, dict) and all(
+                fits(k, members[0]) and fits(v, members[1]) for k, v in value.items()
+            )
+        case _:
+            return any(fits(value, member) for member in members)
+
+
+def _is(value: object, kind: type) -> bool:
+    if kind in (int, float):
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return number and (kind is float or abs(cast(int, value)) < 2**31)
+    return isinstance(value, kind)

@@ -6,9 +6,11 @@ An archive holds a pickle, the structure, in which tensors are views of storages
 from __future__ import annotations
 
 import collections
+import io
 import math
 import mmap
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -48,6 +50,7 @@ def refusal(path: Path, name: str) -> WeightsError:
 
 def root_of(archive: zipfile.ZipFile, path: Path) -> str:
     """Return the folder of the archive in which everything lies, after checking what is the same for all kinds."""
+    require_stored(archive)
     root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
     if archive.getinfo(f"{root}data.pkl").file_size > MAX_PICKLE_BYTES:
         raise WeightsError(f"{path} has an implausibly large structure", remedy=REMEDY)
@@ -56,10 +59,36 @@ def root_of(archive: zipfile.ZipFile, path: Path) -> str:
     return root
 
 
+def require_stored(archive: zipfile.ZipFile) -> None:
+    """Refuse what ``torch.save`` never writes, and what would unpack to more than the file has bytes.
+
+    Raises
+    ------
+    ValueError
+        If files in the archive are compressed, overlap, or share a name.
+    """
+    # TorchScript compresses its source code, which nobody here reads
+    entries = [entry for entry in archive.infolist() if "/code/" not in entry.filename]
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("its contents are compressed")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("one name stands for several of its contents")
+    if sum(entry.file_size for entry in entries) > Path(str(archive.filename)).stat().st_size:
+        raise ValueError("its contents overlap")
+
+
 def structure_of(archive: zipfile.ZipFile, root: str, path: Path, *, tolerant: bool = False) -> Any:
     """Return the structure of an archive, with :class:`View` in place of tensors; see :class:`StructureReader`."""
-    with archive.open(f"{root}data.pkl") as handle:
-        return StructureReader(handle, path, tolerant=tolerant).load()
+    text = archive.read(f"{root}data.pkl")
+    _check_memo(text)
+    return StructureReader(io.BytesIO(text), path, tolerant=tolerant).load()
+
+
+def _check_memo(text: bytes) -> None:
+    """Refuse a pickle that numbers what it remembers so high that Python would reserve all memory for it."""
+    for operation, argument, _ in pickletools.genops(text):
+        if "PUT" in operation.name and isinstance(argument, int) and argument > len(text):
+            raise ValueError(f"it remembers an object as number {argument}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nsdbench.comparison.results import Results
 from nsdbench.comparison.scores import Record, ScoreIndex, better, family, floors, in_set
 from nsdbench.errors import DataError
 from nsdbench.itemscores import pools
-from nsdbench.metrics.profiles import PROFILES
+from nsdbench.metrics import profiles
 from nsdbench.similarity import Similarities
 from nsdbench.types import Progress
 
@@ -150,7 +150,7 @@ def _label_batch(
 def _require_same(rows: Sequence[Record], observed: stats.Floats) -> None:
     """Check that two-way scores are those of the similarities beside them, which may be of other reconstructions."""
     for row, value in zip(rows, observed.tolist(), strict=True):
-        known = PROFILES.get(row["metric_profile"])
+        known = profiles.find(row["metric_profile"])
         if (
             summary.kind(row["metric"]) == "identification"
             and known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.resources
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -117,6 +118,10 @@ def collect(paths: Iterable[Path]) -> Results:
         notes.append(f"{len(found.unfinished)} unfinished run(s) left out, first: {found.unfinished[0]}")
     if older := len(found.runs) - len(runs):
         notes.append(f"{older} older run(s) of the same model, subject, split and settings left out")
+    if early := [run.folder for run in runs if _is_future(run.provenance.created_at)]:
+        notes.append(
+            f"{len(early)} run(s) dated in the future, when a clock was wrong; they hide later ones, first: {early[0]}"
+        )
     return Results(
         rows,
         _joined(found, runs),
@@ -223,6 +228,17 @@ def _run(folder: Path) -> _Run:
             f"{folder / 'scores.parquet'} holds no scores", remedy="Run or score it again."
         )
     return _Run(folder, items, leaderboard.run_provenance(folder))
+
+
+def _is_future(date: str | None) -> bool:
+    """Say whether a date in ISO 8601 is later than tomorrow; one that cannot be read is not."""
+    try:
+        then = datetime.datetime.fromisoformat(date or "")
+    except ValueError:
+        return False
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=datetime.UTC)
+    return then > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
 
 
 def _newest(things: Iterable[T], *, key: Callable[[T], Any], age: Callable[[T], Any]) -> list[T]:

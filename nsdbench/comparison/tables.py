@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from nsdbench.plaintext import visible
+
 ARROWS = {"higher": "↑", "lower": "↓"}
 WIDTH = 110
 NONE = "\N{EN DASH}"
@@ -115,8 +117,8 @@ def _row_lines(row: Row, widths: Sequence[int]) -> list[str]:
 
 
 def wrap(note: str) -> list[str]:
-    """Break a sentence into lines of a terminal's width."""
-    return textwrap.wrap(note, WIDTH)
+    """Break a sentence into lines of a terminal's width; what would steer the terminal is spelled out."""
+    return textwrap.wrap(visible(note, one_line=True), WIDTH)
 
 
 def markdown(grid: Grid, *, level: int = 2) -> str:
@@ -128,7 +130,7 @@ def markdown(grid: Grid, *, level: int = 2) -> str:
         out.append(_pipes(grid.header))
         out.append("|" + " --- |" + " ---: |" * (len(grid.header) - 1))
         out += [*map(_pipes, band.rows), ""]
-    out += [line for note in grid.notes for line in (note, "")]
+    out += [line for note in grid.notes for line in (_plain(note), "")]
     return "\n".join(out)
 
 
@@ -137,8 +139,9 @@ def _pipes(row: Row) -> str:
 
 
 def _plain(text: str) -> str:
-    """Keep names from being taken for HTML; arrows like ``gap > 0`` need no escape."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    """Keep names from being taken for HTML, links or pictures; arrows like ``gap > 0`` need no escape."""
+    text = visible(text, one_line=True)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(").replace("][", "]\\[")
 
 
 def html_table(grid: Grid) -> str:
@@ -173,7 +176,7 @@ def text_page(
     said = [
         line
         for sentence in conclusions
-        for line in textwrap.wrap(f"- {sentence}", WIDTH, subsequent_indent="  ")
+        for line in textwrap.wrap(visible(f"- {sentence}", one_line=True), WIDTH, subsequent_indent="  ")
     ]
     parts = [text(grid, styled=styled) for grid in grids]
     if said:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsdbench.data.foreign import nifti_damage
+from nsdbench.data.foreign import nifti_damage, own_dataset
 from nsdbench.data.layout import again
 from nsdbench.data.rois import Grid, Voxels
 from nsdbench.errors import IntegrityError
@@ -54,7 +54,7 @@ def _hdf5_header(path: Path) -> BetaHeader:
 
     try:
         with h5py.File(path, "r") as file:
-            data = file.get("betas")
+            data = own_dataset(file, "betas") if "betas" in file.keys() else None  # noqa: SIM118
             if not isinstance(data, h5py.Dataset) or data.ndim != 4 or data.dtype != np.int16:
                 raise IntegrityError(
                     "beta_file",

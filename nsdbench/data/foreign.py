@@ -36,6 +36,28 @@ def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
         ) from error
 
 
+def own_dataset(file: Any, name: str) -> Any:
+    """Return a member of an open HDF5 file, whose numbers are in this very file; HDF5 can also point into other files.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    OSError
+        If it leads elsewhere; the message does not name the file.
+    """
+    import h5py
+
+    if name not in file.keys():  # noqa: SIM118 - `in file` would follow a link
+        raise KeyError(f"it has no {name}")
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise OSError(f"{name} is a link to somewhere else")
+    found = file[name]
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise OSError(f"the numbers of {name} lie in another file")
+    return found
+
+
 def nifti_damage() -> tuple[type[Exception], ...]:
     """Return what nibabel raises for a NIfTI file that is damaged or none."""
     from nibabel.filebasedimages import ImageFileError

@@ -17,13 +17,16 @@ from nsdbench.data.checks_files import Warnings, check_finite
 from nsdbench.data.checks_masks import checked_voxels
 from nsdbench.data.core import CoreSource
 from nsdbench.data.design import CoreTrials, core_trials, count_repeats, read_design
+from nsdbench.data.foreign import own_dataset
 from nsdbench.data.layout import again, fetch_command, require
 from nsdbench.data.options import LoadOptions
 from nsdbench.data.rois import Voxels
 from nsdbench.errors import DataError, IntegrityError, ProtocolError
+from nsdbench.plainarrays import load_npy
 
 INDEX_NAME = "COCO_73k_subj_indices.hdf5"
 SHARED_NAME = "shared1000.npy"
+MAX_BEHAVIOUR_BYTES = 2**20
 IMAGES_NAME = "coco_images_224_float16.hdf5"
 
 
@@ -105,8 +108,8 @@ class PreparedCore(CoreSource):
             return known.shared
         path = require(self.path.with_name(SHARED_NAME))
         try:
-            mask = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            mask = load_npy(path)
+        except (ValueError, OSError) as error:
             raise DataError(f"{path} is not a NumPy array ({error})", remedy=again(path)) from error
         if mask.shape != (self.expectations.n_images,) or mask.sum() != self.expectations.n_shared:
             raise IntegrityError(
@@ -134,7 +137,7 @@ class PreparedCore(CoreSource):
 
         start = (session - 1) * self.expectations.trials_per_session
         with _open(self.path) as file:
-            data = file.get("betas")
+            data = own_dataset(file, "betas") if "betas" in file.keys() else None  # noqa: SIM118
             if not isinstance(data, h5py.Dataset) or data.dtype != np.float32:
                 raise IntegrityError("beta_file", f"{self.path} has no float32 dataset /betas")
             check_prepared_rows(self.path, data.shape, self.facts, self.expectations.trials_per_session)
@@ -149,9 +152,9 @@ def read_index(path: Path, subject: int) -> NDArray[np.int64]:
     """Return the 0-based image of every global trial of a subject."""
     with _open(require(path)) as file:
         name = f"subj{subject:02d}"
-        if name not in file:
+        if name not in file.keys():  # noqa: SIM118 - `in file` would follow a link
             raise DataError(f"{path} has no dataset {name}", remedy=again(path))
-        return np.asarray(file[name][:]).astype(np.int64).reshape(-1)
+        return np.asarray(own_dataset(file, name)[:]).astype(np.int64).reshape(-1)
 
 
 def read_behaviour(archive: Path) -> NDArray[np.float64]:
@@ -163,14 +166,16 @@ def read_behaviour(archive: Path) -> NDArray[np.float64]:
         If the archive is damaged or holds none.
     """
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:") as tar:  # read in place: nothing is unpacked, so nothing can escape
             members = [
                 m for m in tar if m.isfile() and m.name.endswith(".behav.npy") and "_behav" not in m.name
             ]
+            if large := [m.name for m in members if m.size > MAX_BEHAVIOUR_BYTES]:
+                raise ValueError(f"{large[0]} is too large for a row of behaviour")
             streams = (tar.extractfile(m) for m in members)
             rows = [np.load(BytesIO(s.read()), allow_pickle=False).reshape(-1, 17) for s in streams if s]
         return np.concatenate(rows).astype(np.float64)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except (tarfile.TarError, OSError, ValueError, EOFError, MemoryError, SyntaxError) as error:
         raise DataError(
             f"{archive} has no readable behav rows ({error})", remedy="Download it again."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ Grid = tuple[int, int, int]
 
 VISUAL_AREAS = {"V1": (1, 2), "V2": (3, 4), "V3": (5, 6), "hV4": (7,)}
 STREAMS = ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal")
+MAX_VOXELS = 2**27  # eight times the largest volume of NSD, 320 voxels a side at 0.8 mm
 _MAX_LABEL = {"nsdgeneral": 1, "prf-visualrois": 7, "streams": 7}
 
 
@@ -72,7 +74,10 @@ def read_volume(path: Path) -> NDArray[Any]:
     import nibabel
 
     try:
-        volume: NDArray[Any] = np.asanyarray(nibabel.load(require(path)).dataobj)  # type: ignore[attr-defined]
+        image: Any = nibabel.load(require(path))
+        if math.prod(image.shape) > MAX_VOXELS:  # compressed, a small file can hold any number of them
+            raise DataError(f"{path} declares a volume of shape {image.shape}", remedy=again(path))
+        volume: NDArray[Any] = np.asanyarray(image.dataobj)
     except nifti_damage() as error:
         raise DataError(f"{path} cannot be read as NIfTI ({error})", remedy=again(path)) from error
     if volume.ndim != 3:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from nsdbench.data.cache import fingerprint, stamps
 from nsdbench.data.facts import targets
-from nsdbench.data.foreign import read_rows, table_columns
+from nsdbench.data.foreign import own_dataset, read_rows, table_columns
 from nsdbench.data.layout import Layout, again, fetch_command, require
 from nsdbench.data.prepared import IMAGES_NAME
 from nsdbench.data.session import nsd_row, target_names
 from nsdbench.errors import DataError, IntegrityError
+from nsdbench.plainarrays import load_npy
 from nsdbench.store import digest
 from nsdbench.types import Stimuli
 
@@ -62,7 +63,7 @@ class ImageFile:
         process = os.getpid()  # an HDF5 handle does not survive a fork
         if process not in self._open:
             try:
-                self._open[process] = h5py.File(self.path, "r")[self.dataset]
+                self._open[process] = own_dataset(h5py.File(self.path, "r"), self.dataset)
             except (OSError, KeyError) as error:
                 raise DataError(
                     f"{self.path} cannot be opened as HDF5 with dataset {self.dataset} ({error})",
@@ -192,9 +193,9 @@ def _caption_column(path: Path, rows: set[int]) -> dict[str, tuple[str, ...]]:
 
 def _caption_array(path: Path, rows: set[int]) -> dict[str, tuple[str, ...]]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = load_npy(path)
         return {f"img{k:05d}": tuple(str(c) for c in array[k] if c) for k in sorted(rows)}
-    except (ValueError, OSError, IndexError, EOFError) as error:
+    except (ValueError, OSError, IndexError) as error:
         raise DataError(
             f"{path} is not a plain array of captions ({error})", remedy="Fetch it again."
         ) from error

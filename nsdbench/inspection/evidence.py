@@ -60,7 +60,7 @@ class Reader:
     net : FeatureNet
     cache : Path
         Folder of the feature cache.
-    batch_size : int
+    pace : Pace
     progress : Progress
     """
 
@@ -68,7 +68,7 @@ class Reader:
     profile: str
     net: FeatureNet
     cache: Path
-    batch_size: int
+    pace: features.Pace
     progress: Progress
 
     @cached_property
@@ -86,7 +86,7 @@ class Reader:
         """Return the features of true images, shape (len(ids), d), computed once per network and set of images."""
         found = features.truth_features(
             stimuli, ids, [self.source], profile(self.profile), features.TruthCache(self.cache, self.cache),
-            batch_size=self.batch_size, progress=_Labelled(self.progress, label),
+            pace=self.pace, progress=_Labelled(self.progress, label),
         )  # fmt: skip
         return found[self.node].reshape(len(ids), -1)
 
@@ -94,7 +94,7 @@ class Reader:
         """Return the features of reconstructions, shape (len(targets) * n_samples, d), samples adjacent."""
         row = {target: i for i, target in enumerate(recon.targets)}
         places = [(row[target], sample) for target in targets for sample in range(recon.n_samples)]
-        step = self.batch_size
+        step = self.pace.batch_size
         parts = []
         for start in self.progress.track(range(0, len(places), step), label):
             images = [recon.images[place] for place in places[start : start + step]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from nsdbench import protocol
 from nsdbench.adapters.base import Context
 from nsdbench.errors import DataError, NsdbenchError, UsageError
+from nsdbench.features import pace
 from nsdbench.inspection import generator as generators
 from nsdbench.inspection import questions
 from nsdbench.inspection.evidence import Evidence, Reader, load_metric
@@ -21,7 +22,7 @@ from nsdbench.manifest import RunManifest
 from nsdbench.metrics import registry
 from nsdbench.metrics.nets.network import FeatureNet
 from nsdbench.metrics.profiles import DEFAULT, profile
-from nsdbench.scoring import CPU_BATCH, ScoreSettings, require_weights
+from nsdbench.scoring import ScoreSettings, require_weights
 from nsdbench.store import cache_root, digest
 from nsdbench.types import Progress, Silent
 
@@ -153,9 +154,8 @@ class Inspector:
         registry.for_data(metric, simulated=simulated)
         net = self._net(metric)
         device = self._settings.device
-        batch_size = min(BATCH, CPU_BATCH) if device == "cpu" else BATCH
         cache = cache_root(self._settings.cache) / "features"
-        return Reader(metric, DEFAULT, net, cache, batch_size, self._progress)
+        return Reader(metric, DEFAULT, net, cache, pace(device, BATCH), self._progress)
 
     def _net(self, metric: str) -> FeatureNet:
         from nsdbench.metrics.nets import load_net

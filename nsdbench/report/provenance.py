@@ -80,14 +80,20 @@ def _facts(run: Run) -> dict[str, str]:
         "nsdbench": origin.nsdbench_version,
         "git commit": origin.git_commit,
         "Python": machine.get("python"),
-        "libraries": _list(f"{name} {version}" for name, version in sorted(machine.get("libraries", {}).items())),
+        "libraries": _versions(machine.get("libraries")),
         "platform": machine.get("platform"),
     }  # fmt: skip
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _list(names: object) -> str:
-    return ", ".join(filter(None, names))  # type: ignore[call-overload]
+    """Join what should be names; a record that was tampered with may hold anything."""
+    return ", ".join(str(name) for name in names if name) if isinstance(names, list | tuple) else str(names)
+
+
+def _versions(libraries: object) -> str:
+    known = libraries.items() if isinstance(libraries, dict) else ()
+    return ", ".join(sorted(f"{name} {version}" for name, version in known))
 
 
 def _notes(runs: Sequence[Run]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -36,7 +36,7 @@ def find(paths: Iterable[Path], run_ids: Collection[str]) -> dict[str, Run]:
     for path in paths:
         for file in sorted(path.rglob("run.json")) if path.is_dir() else ():
             document = leaderboard.run_document(file.parent)
-            if document.get("status") == "complete" and document.get("run_id") in run_ids:
+            if document.get("status") == "complete" and document.get("run_id") in list(run_ids):
                 found.setdefault(document["run_id"], Run(file.parent, read_manifest(file.parent)))
     return found
 

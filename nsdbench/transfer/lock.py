@@ -43,7 +43,7 @@ def held(path: Path) -> Iterator[None]:
 
 def _locked(lock: Path) -> int:
     while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             with contextlib.suppress(ImportError, OSError):
                 import fcntl  # not on Windows
