@@ -10,10 +10,12 @@ from typing import Literal
 from nsdbench.errors import UsageError
 
 Resize = Literal["bilinear-aa", "bilinear", "pil"]
+Precision = Literal["fp32", "bf16"]
 _SIZES = {"alexnet": 256, "inception": 342, "clip": 224, "effnet": 255, "swav": 224}
 _DEFAULT_SIZE = 224
 MINI_SIZE = 64
 """Input side in pixels of the miniature networks (``mini_*``), the same under every profile."""
+_BF16 = "+bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,9 @@ class Profile:
     eight_bit : bool
         Whether the original scored 8-bit images. nsdbench always does; where the original scored float images,
         values can differ by about 1e-4 in SSIM.
+    precision : {"fp32", "bf16"}
+        Arithmetic of the networks. ``bf16`` is no profile of its own but an addition to each, and part of its name, so
+        that nothing made with it is ever taken for, or compared with, a result in full precision.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Profile:
     ties: Literal["half", "strict"] = "half"
     self_comparison: bool = False
     eight_bit: bool = True
+    precision: Precision = "fp32"
 
     def net_size(self, net: str) -> int:
         """Return the input side of ``net`` in pixels: 64 for miniature networks, 224 for those it does not know."""
@@ -127,16 +133,33 @@ PROFILES: Mapping[str, Profile] = {
 DEFAULT = _CANONICAL.name
 
 
+def full_name(name: str, precision: Precision) -> str:
+    """Return what rows and files call profile ``name`` with networks in ``precision``: ``mindeye``, ``mindeye+bf16``."""
+    return name + _BF16 if precision == "bf16" else name
+
+
+def base_name(full: str) -> str:
+    """Return the profile of which ``full`` is a variant in lower precision, else ``full`` itself."""
+    return full.removesuffix(_BF16)
+
+
+def find(name: str) -> Profile | None:
+    """Return the profile called ``name``, possibly with ``+bf16`` behind it, or None."""
+    rules = PROFILES.get(base_name(name))
+    return replace(rules, name=name, precision="bf16") if rules and name != rules.name else rules
+
+
 def profile(name: str) -> Profile:
-    """Return the profile called ``name``.
+    """Return the profile called ``name``, possibly with ``+bf16`` behind it.
 
     Raises
     ------
     UsageError
         If there is none; the message names near ones.
     """
-    if name not in PROFILES:
+    rules = find(name)
+    if rules is None:
         near = difflib.get_close_matches(name.lower(), PROFILES, n=2)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known profiles: {', '.join(PROFILES)}."
         raise UsageError(f"there is no metric profile {name!r}", remedy=hint)
-    return PROFILES[name]
+    return rules

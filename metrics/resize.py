@@ -61,11 +61,13 @@ class Views:
         self._profile = profile
         self._images = images
         self._sizes: dict[int, Tensor] = {}
-        self._stage1: list[Tensor] = []
+        self._stage1: list[Tensor] = []  # one batch if all images have one size now, else one image each
         if profile.resize != "pil":
             side = profile.stage1_truth if truth else profile.stage1_recon
             tensors = (to_tensor(image) for image in images)
-            self._stage1 = [t if side is None else self._resize(t, side) for t in tensors]
+            stage1 = [t if side is None else self._resize(t, side) for t in tensors]
+            alike = len({t.shape for t in stage1}) == 1
+            self._stage1 = [torch.cat(stage1)] if alike else stage1
 
     def pixels(self) -> Tensor:
         """Return the batch as pixel metrics compare it, float32 of shape (n, 3, P, P) in [0, 1]."""
@@ -78,8 +80,13 @@ class Views:
             if self._profile.resize == "pil":
                 self._sizes[size] = self._pillow(size, bicubic=False)
             else:
-                self._sizes[size] = torch.cat([self._resize(image, size) for image in self._stage1])
+                parts = [self._resize(part, size) for part in self._stage1]
+                self._sizes[size] = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self._sizes[size]
+
+    def pin(self, size: int) -> None:
+        """Keep the batch at one size in memory from which a GPU copies while it computes."""
+        self._sizes[size] = self.at(size).pin_memory()
 
     def _resize(self, image: Tensor, size: int) -> Tensor:
         return resize_bilinear(image, size, antialias=self._profile.resize == "bilinear-aa")

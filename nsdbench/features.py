@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,11 +18,15 @@ from nsdbench.metrics.metric import Features
 from nsdbench.metrics.nets.network import FeatureNet
 from nsdbench.metrics.profiles import Profile
 from nsdbench.metrics.resize import Views
+from nsdbench.prefetch import prefetched
 from nsdbench.store import atomic_path, digest
 from nsdbench.types import Progress, Stimuli
 
+CPU_BATCH = 8  # larger batches are slower on a CPU
+_AHEAD = 2  # batches that wait for a GPU
 CACHE_FORMAT = "features/1"
 Node = tuple[str, str]  # (source, node)
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -49,22 +54,34 @@ class Source:
     size: int = 0
 
     def __call__(self, views: Views) -> dict[Node, NDArray[np.float32]]:
-        """Return the wanted features of a batch, float32 arrays of shape (n, ...).
+        """Return the wanted features of a batch; see :func:`extract`."""
+        return extract((self,), views)
 
-        Raises
-        ------
-        WeightsError
-            If a value is NaN or infinite.
-        """
-        activations = self.extract(views)
-        found = {(self.name, node): activations[node].float().cpu().numpy() for node in self.nodes}
-        for (_, node), values in found.items():
-            if not np.isfinite(values).all():
-                raise WeightsError(
-                    f"{self.name} gives values at {node} that are not finite",
-                    remedy="Its weights are damaged; run `nsdbench weights verify`.",
-                )
-        return found
+
+def extract(wanted: Sequence[Source], views: Views) -> dict[Node, NDArray[np.float32]]:
+    """Return the features of a batch, float32 arrays of shape (n, ...).
+
+    A GPU gets the work of all networks before the first result is waited for.
+
+    Raises
+    ------
+    WeightsError
+        If a value is NaN or infinite.
+    """
+    by_network_first = sorted(wanted, key=lambda source: source.net is None)
+    outputs = {source.name: source.extract(views) for source in by_network_first}
+    nodes = [(source.name, node) for source in wanted for node in source.nodes]
+    coming = {(name, node): outputs[name][node].to("cpu", non_blocking=True) for name, node in nodes}
+    for gpu in {outputs[name][node].device for name, node in nodes if outputs[name][node].is_cuda}:
+        torch.cuda.synchronize(gpu)  # only then have the copies arrived
+    found = {node: values.float().numpy() for node, values in coming.items()}
+    for (name, node), values in found.items():
+        if not np.isfinite(values).all():
+            raise WeightsError(
+                f"{name} gives values at {node} that are not finite",
+                remedy="Its weights are damaged; run `nsdbench weights verify`.",
+            )
+    return found
 
 
 def sources(
@@ -96,6 +113,64 @@ def _network(net: FeatureNet, nodes: tuple[str, ...], size: int, name: str) -> S
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How images go through networks.
+
+    Attributes
+    ----------
+    batch_size : int
+        Images per forward pass.
+    ahead : int
+        Batches that are decoded and resized in another thread before they are asked for; also batches of features that
+        wait to be compared. 0 does one thing after the other.
+    pinned : bool
+        Whether batches lie in memory from which a GPU copies while it computes.
+    """
+
+    batch_size: int
+    ahead: int = 0
+    pinned: bool = False
+
+
+def pace(device: str, batch_size: int) -> Pace:
+    """Return what suits a torch device.
+
+    On a CPU batches are small and nothing is done ahead: all of it wants the same cores.
+    """
+    if torch.device(device).type == "cpu":
+        return Pace(max(1, min(batch_size, CPU_BATCH)))
+    return Pace(max(1, batch_size), _AHEAD, pinned=True)
+
+
+def each_batch(
+    batches: Iterable[Batch],
+    images: Callable[[Batch], list[NDArray[np.uint8]]],
+    wanted: Sequence[Source],
+    profile: Profile,
+    pace: Pace,
+    *,
+    truth: bool,
+) -> Iterator[dict[Node, NDArray[np.float32]]]:
+    """Yield the features of every batch; ``images`` decodes it. Each stage is ``pace.ahead`` batches before the next.
+
+    Raises
+    ------
+    WeightsError
+        If a network gives values that are not finite.
+    """
+
+    def prepare(batch: Batch) -> Views:
+        views = Views(images(batch), profile, truth=truth)
+        for source in wanted:
+            if source.net is not None:
+                views.pin(source.size) if pace.pinned else views.at(source.size)
+        return views
+
+    views = prefetched(prepare, batches, ahead=pace.ahead)
+    return prefetched(lambda batch: extract(wanted, batch), views, ahead=pace.ahead)
+
+
+@dataclass(frozen=True)
 class TruthCache:
     """Where features of ground truths are kept, as one ``.npy`` file per node that is read as a memory map.
 
@@ -120,7 +195,8 @@ class TruthCache:
         net = source.net
         images = (stimuli.content_hash, tuple(pool), profile.resize, profile.stage1_truth, source.size)
         weights = (net.name, net.weights_id, net.weights_sha256, net.preprocessing_version)
-        return self.folder / f"{digest(CACHE_FORMAT, images, weights, node, 'float32')}.npy"
+        arithmetic = {"fp32": "float32", "bf16": "bfloat16"}[profile.precision]
+        return self.folder / f"{digest(CACHE_FORMAT, images, weights, node, arithmetic)}.npy"
 
 
 def truth_features(
@@ -130,7 +206,7 @@ def truth_features(
     profile: Profile,
     cache: TruthCache,
     *,
-    batch_size: int,
+    pace: Pace,
     progress: Progress,
 ) -> dict[Node, NDArray[np.float32]]:
     """Return the features of the ground truths ``pool``, read from the cache or computed into it.
@@ -149,18 +225,21 @@ def truth_features(
     missing = {node: path for node, path in paths.items() if not path.exists()}
     todo = [source for source in wanted if any((source.name, node) in missing for node in source.nodes)]
     if todo:
-        batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        step = pace.batch_size
+        batches = [pool[i : i + step] for i in range(0, len(pool), step)]
+
+        def decode(ids: Sequence[str]) -> list[NDArray[np.uint8]]:
+            return [square_image(stimuli, one) for one in ids]
+
         with contextlib.ExitStack() as stack:
             files = {
                 node: stack.enter_context(stack.enter_context(atomic_path(path)).open("wb"))
                 for node, path in missing.items()
             }
-            for batch in progress.track(batches, "ground-truth features"):
-                views = Views([square_image(stimuli, i) for i in batch], profile, truth=True)
-                for source in todo:
-                    for node, values in source(views).items():
-                        if node in files:
-                            _append(files[node], values, len(pool))
+            features = each_batch(batches, decode, todo, profile, pace, truth=True)
+            for found in progress.track(features, "ground-truth features", len(batches)):
+                for node in missing:
+                    _append(files[node], found[node], len(pool))
     return {node: _read(path, len(pool)) for node, path in paths.items()}
 
 

@@ -20,9 +20,10 @@ from nsdbench.metrics.profiles import Profile
 from nsdbench.types import Progress, Reconstructions, Stimuli
 
 if TYPE_CHECKING:
+    from nsdbench.features import Pace
     from nsdbench.metrics.nets.network import FeatureNet
 
-_BUFFER_BYTES = 1 << 28  # features of reconstructions kept per node until they are correlated
+_BUFFER_BYTES = 1 << 27  # features of reconstructions kept per node until they are correlated
 _PREPARED = 32  # ground truths kept ready per pair metric
 
 
@@ -66,12 +67,12 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Method:
-    """How to measure: the profile, where networks come from, where features are cached, images per batch."""
+    """How to measure: the profile, where networks come from, where features are cached, how images go through."""
 
     profile: Profile
     load: Callable[[str], FeatureNet]
     cache: Path
-    batch_size: int
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,6 @@ def measure(
     if not metrics:
         return Evidence({}, {}, ())
     from nsdbench import features
-    from nsdbench.metrics.resize import Views
 
     wanted = features.sources([metric.features for metric in metrics.values()], method.profile, method.load)
     with tempfile.TemporaryDirectory(prefix="nsdbench-") as scratch:
@@ -115,15 +115,16 @@ def measure(
             wanted,
             method.profile,
             cache,
-            batch_size=method.batch_size,
+            pace=method.pace,
             progress=progress,
         )
         correlators, pairs = _consumers(pairing, metrics, method.profile, truth)
-        step = method.batch_size
+        step = method.pace.batch_size
         batches = [range(i, min(i + step, pairing.n_columns)) for i in range(0, pairing.n_columns, step)]
-        for columns in progress.track(batches, "scoring"):
-            views = Views(pairing.images(columns), method.profile, truth=False)
-            found = {node: values for source in wanted for node, values in source(views).items()}
+        found_in = features.each_batch(
+            batches, pairing.images, wanted, method.profile, method.pace, truth=False
+        )
+        for columns, found in zip(progress.track(batches, "scoring"), found_in, strict=True):
             for correlator in correlators.values():
                 correlator.add(columns, found)
             for pair in pairs.values():
@@ -157,7 +158,11 @@ def _consumers(
 
 
 class _Correlator:
-    """Collects features of reconstructions and correlates them with the ground truths a buffer at a time."""
+    """Collects features of reconstructions and correlates them with the ground truths a buffer at a time.
+
+    It needs R, the buffer, and blocks of a few megabytes; ground truths stay in their file. Nothing grows with the
+    number of samples but R, which has one column for each reconstruction.
+    """
 
     def __init__(self, node: tuple[str, str], truth: NDArray[np.float32], n_columns: int) -> None:
         self._node = node
@@ -166,7 +171,8 @@ class _Correlator:
         capacity = max(1, min(n_columns, _BUFFER_BYTES // (4 * n_features)))
         self._buffer = np.empty((capacity, n_features), np.float32)
         self._filled = 0
-        self._blocks: list[NDArray[np.float64]] = []
+        self._done = 0
+        self._r = np.empty((len(truth), n_columns))
 
     def add(self, columns: Sequence[int], found: _Features) -> None:
         for row in found[self._node].reshape(len(columns), -1):
@@ -176,14 +182,15 @@ class _Correlator:
                 self._flush()
 
     def _flush(self) -> None:
-        self._blocks.append(correlation_matrix(self._truth, self._buffer[: self._filled]))
-        self._filled = 0
+        done = slice(self._done, self._done + self._filled)
+        self._r[:, done] = correlation_matrix(self._truth, self._buffer[: self._filled])
+        self._done, self._filled = done.stop, 0
 
     def result(self) -> NDArray[np.float64]:
-        """Return R of all columns so far."""
+        """Return R of all columns."""
         if self._filled:
             self._flush()
-        return np.concatenate(self._blocks, axis=1)
+        return self._r
 
 
 class _PairScorer:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nsdbench import byproducts, leaderboard, similarity
+from nsdbench import byproducts, flips, leaderboard, similarity
 from nsdbench.errors import DataError, LeaderboardError
 from nsdbench.manifest import RunManifest, read_manifest
 from nsdbench.metrics import registry
@@ -29,6 +29,22 @@ class StoredRun:
 
     manifest: RunManifest
     items: pa.Table
+
+
+def require_own(folder: Path, out: Path) -> None:
+    """Refuse a run folder that a link puts somewhere else than below ``out``: it is written to, and deleted.
+
+    Raises
+    ------
+    DataError
+        If there is such a link; it can lie at ``out`` itself or above, where the user has put it.
+    """
+    inside = [place for place in (folder, *folder.parents) if place != out and place.is_relative_to(out)]
+    if linked := [place for place in inside if place.is_symlink()]:
+        raise DataError(
+            f"{linked[-1]} is a link; results are neither written nor deleted behind links",
+            remedy="Remove it, or give --out where it leads.",
+        )
 
 
 def stored(folder: Path) -> StoredRun | None:
@@ -55,7 +71,7 @@ def missing_metrics(run: StoredRun | None, settings: ScoreSettings) -> tuple[str
     columns = (run.items[name].to_pylist() for name in ("metric", "metric_version", "metric_profile"))
     have = set(zip(*columns, strict=True))
     wanted = dict.fromkeys((*settings.metrics, *possible))
-    return tuple(m for m in wanted if (m, registry.entry(m).version, settings.profile) not in have)
+    return tuple(m for m in wanted if (m, registry.entry(m).version, settings.metric_profile) not in have)
 
 
 def remaining(run: StoredRun | None, settings: ScoreSettings) -> ScoreSettings:
@@ -103,9 +119,9 @@ def score_folder(
         if there and there.manifest.reconstructions_sha256 != fingerprint:
             there = None
         items = pa.concat_tables([*([_others(there.items, scored.items)] if there else []), scored.items])
-        _save_matrices(folder, there, items, scored, settings.profile)
+        _save_matrices(folder, there, items, scored, settings.metric_profile)
         finished = replace(
-            _finished(there.manifest if there else manifest, scored, items, given),
+            _finished(there.manifest if there else manifest, scored, items, given, flips.notes(folder)),
             targets=list(recon.targets),
             reconstructions_sha256=fingerprint,
             timings={**manifest.timings, "score": round(time.monotonic() - start, 3)},
@@ -114,7 +130,8 @@ def score_folder(
             # a kill between the two writes must not leave scores whose weights the manifest does not name
             finished.write(folder)
         leaderboard.write_items(folder / SCORES, items, reconstructions=fingerprint)
-        finished.write(folder)
+        if not there:
+            finished.write(folder)
         # read back, so that a fresh and a resumed run hand on the same rows in the same order
         return StoredRun(finished, leaderboard.read_items(folder / SCORES))
 
@@ -129,9 +146,12 @@ def _definitions(items: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(items["metric"].to_pylist(), items["metric_profile"].to_pylist(), strict=True)
 
 
-def _finished(manifest: RunManifest, scored: Scored, items: pa.Table, given: Sequence[str]) -> RunManifest:
-    """Add what a scoring found out to the manifest; what earlier scorings left there stays."""
+def _finished(
+    manifest: RunManifest, scored: Scored, items: pa.Table, given: Sequence[str], flipped: Sequence[str]
+) -> RunManifest:
+    """Add what a scoring found out to the manifest; what earlier scorings left there stays, but for notes on flips."""
     weights = {**manifest.weights, **scored.weights}
+    notes = [note for note in manifest.notes if not note.startswith(flips.PREFIX)]
     return replace(
         manifest,
         status="complete",
@@ -142,7 +162,7 @@ def _finished(manifest: RunManifest, scored: Scored, items: pa.Table, given: Seq
         ),
         weights=weights,
         config={**manifest.config, "metrics": sorted(set(items["metric"].to_pylist())), GIVEN: given},
-        notes=list(dict.fromkeys([*manifest.notes, *scored.notes])),
+        notes=list(dict.fromkeys([*notes, *scored.notes, *flipped])),
     )
 
 

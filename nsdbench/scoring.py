@@ -20,7 +20,7 @@ from nsdbench.metrics.correlation import mismatched_mean, own
 from nsdbench.metrics.distance import correlation_distance, mismatched_distance
 from nsdbench.metrics.identification import two_way_within
 from nsdbench.metrics.metric import ByPair, ImageMetric
-from nsdbench.metrics.profiles import DEFAULT, Profile, profile
+from nsdbench.metrics.profiles import DEFAULT, Precision, Profile, full_name, profile
 from nsdbench.schema import RunKey
 from nsdbench.store import cache_root
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
@@ -28,7 +28,6 @@ from nsdbench.types import Progress, Reconstructions, Silent, Stimuli
 if TYPE_CHECKING:
     from nsdbench.metrics.nets.network import FeatureNet
 
-CPU_BATCH = 8  # larger batches are slower on a CPU
 _UNDEFINED = {
     "correlation": "constant image: correlation defined as 0",
     "identification": "constant features: similarity undefined",
@@ -59,6 +58,8 @@ class ScoreSettings:
     where_possible : tuple of str
         Further metrics, scored only if the reconstructions bring what these need (embeddings, captions). Where one of
         ``metrics`` lacks that, its items are null and say why.
+    precision : {"fp32", "bf16"}
+        Arithmetic of the networks that look at images. Everything else is computed as always.
     """
 
     metrics: tuple[str, ...] = registry.HEADLINE
@@ -69,6 +70,12 @@ class ScoreSettings:
     batch_size: int = 64
     cache: Path | None = None
     where_possible: tuple[str, ...] = ()
+    precision: Precision = "fp32"
+
+    @property
+    def metric_profile(self) -> str:
+        """Profile and precision: what rows, similarity files and caches know the settings by."""
+        return full_name(self.profile, self.precision)
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -76,7 +83,13 @@ class ScoreSettings:
         return tuple(dict.fromkeys((*self.metrics, *self.where_possible)))
 
     def __post_init__(self) -> None:
-        profile(self.profile)  # raises the error that lists the profiles
+        if profile(self.profile).precision != "fp32":  # or raises the error that lists the profiles
+            raise UsageError(
+                f"{self.profile} says how precise networks are, besides the metric profile",
+                remedy="Give the profile without +bf16, and --precision bf16.",
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"precision cannot be {self.precision!r}", remedy="Choose from: fp32, bf16.")
         if self.weights not in ("pretrained", "random"):
             raise UsageError(f"weights cannot be {self.weights!r}", remedy="Choose from: pretrained, random.")
 
@@ -156,7 +169,7 @@ def score(
     given = byproducts.given(recon, stimuli)
     possible = (name for name in settings.where_possible if registry.entry(name).feasible(given))
     chosen = {name: registry.load(name) for name in dict.fromkeys((*settings.metrics, *possible))}
-    rules = profile(settings.profile)
+    rules = profile(settings.metric_profile)
     pairing, notes = _join(recon, stimuli)
     if not nets:
         require_weights(settings)
@@ -170,10 +183,11 @@ def score(
     matrices = {**evidence.correlations, **others.similarity}
     return Scored(
         items=table(results, key, pairing, rules),
-        similarity={m: np.nan_to_num(r, nan=0.0).reshape(shape) for m, r in matrices.items()},
+        # in place: nothing looks at them after this, and each may have as many values as pool times reconstructions
+        similarity={m: np.nan_to_num(r, copy=False, nan=0.0).reshape(shape) for m, r in matrices.items()},
         pool_ids=pairing.pool,
         targets=pairing.targets,
-        notes=(*notes, *_rounding(rules), *undefined(results)),
+        notes=(*notes, *_rounding(rules), *_slow_arithmetic(evidence, settings), *undefined(results)),
         weights={**{net.weights_id: net.weights_sha256 for net in evidence.nets}, **others.weights},
         untrained=any(net.untrained for net in evidence.nets),
     )
@@ -191,11 +205,13 @@ def _method(settings: ScoreSettings, rules: Profile, nets: Mapping[str, FeatureN
             weights=settings.weights,
             weights_dir=settings.weights_dir,
             device=settings.device,
+            precision=settings.precision,
         )
 
-    limit = CPU_BATCH if settings.device == "cpu" else settings.batch_size
-    batch_size = max(1, min(settings.batch_size, limit))
-    return Method(rules, load, cache_root(settings.cache) / "features", batch_size)
+    from nsdbench.features import pace  # imports torch
+
+    cache = cache_root(settings.cache) / "features"
+    return Method(rules, load, cache, pace(settings.device, settings.batch_size))
 
 
 def require_weights(settings: ScoreSettings) -> None:
@@ -250,6 +266,19 @@ def _rounding(rules: Profile) -> list[str]:
     if rules.eight_bit:
         return []
     return [f"{rules.name}: the original scored unrounded images, here 8-bit ones (about 1e-4 in SSIM)"]
+
+
+def _slow_arithmetic(evidence: Evidence, settings: ScoreSettings) -> list[str]:
+    """Say so where bfloat16 is imitated: as correct, but slower than full precision."""
+    if settings.precision == "fp32" or not evidence.nets:
+        return []
+    from nsdbench.metrics.nets.network import computes_bf16
+
+    if computes_bf16(settings.device):
+        return []
+    return [
+        f"--precision bf16 gained nothing: {settings.device} has no arithmetic for bfloat16 and imitates it slowly"
+    ]
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from nsdbench import groups, stats
 from nsdbench.errors import LeaderboardError, UsageError
-from nsdbench.metrics import registry
-from nsdbench.metrics.profiles import PROFILES
+from nsdbench.metrics import profiles, registry
 from nsdbench.schema import LEADERBOARD, Provenance
 from nsdbench.store import digest
 from nsdbench.types import Direction
@@ -66,7 +65,8 @@ def weights_of(metric: str, metric_profile: str, weights_id: str | None) -> str 
     entry = registry.METRICS.get(metric)
     if entry is None or weights_id is None:
         return weights_id
-    variants = PROFILES[metric_profile].variants if metric_profile in PROFILES else {}
+    rules = profiles.find(metric_profile)
+    variants = rules.variants if rules else {}
     used = {registry.NET_WEIGHTS[net][variants.get(net, "")] for net in entry.nets}
     used |= {RANDOM_WEIGHTS + net for net in entry.nets} | set(entry.weights)
     return ",".join(one for one in weights_id.split(",") if one in used) or None
@@ -91,7 +91,7 @@ def chance(metric_profile: str, pool: str) -> float | None:
     size = pool_size(pool)
     if pool == "none":
         return None
-    if metric_profile == OFFSET_PROFILE and size:
+    if profiles.base_name(metric_profile) == OFFSET_PROFILE and size:
         return 0.5 - 1 / (size - 1)
     return 0.5
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision import models
 
+from nsdbench.metrics.nets.fused import fuse_convolutions
 from nsdbench.metrics.nets.network import Architecture, taps
+from nsdbench.metrics.nets.tuning import fold_norms
 
 ALEXNET_NODES = {
     "1": "features.1",
@@ -65,13 +67,17 @@ def _swav_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return without(bare, "projection_head.", "prototypes.")
 
 
-ALEXNET = Architecture("alexnet", {"": "alexnet-imagenet1k-v1"}, _alexnet, _alexnet_nodes, _alexnet_state)
+ALEXNET = Architecture(
+    "alexnet", {"": "alexnet-imagenet1k-v1"}, _alexnet, _alexnet_nodes, _alexnet_state, tune=fold_norms
+)
 INCEPTION = Architecture(
     "inception",
     {"": "inception-v3-imagenet1k-v1"},
     _inception,
     _pooled,
     lambda state: without(state, "fc.", "AuxLogits."),
+    tune=fold_norms,
+    fuse=fuse_convolutions,
 )
 EFFICIENTNET = Architecture(
     "effnet",
@@ -83,5 +89,15 @@ EFFICIENTNET = Architecture(
     _efficientnet,
     _pooled,
     lambda state: without(state, "classifier."),
+    tune=fold_norms,
+    fuse=fuse_convolutions,
 )
-SWAV = Architecture("swav", {"": "swav-resnet50-800ep"}, _resnet, _pooled, _swav_state)
+SWAV = Architecture(
+    "swav",
+    {"": "swav-resnet50-800ep"},
+    _resnet,
+    _pooled,
+    _swav_state,
+    tune=fold_norms,
+    fuse=fuse_convolutions,
+)

@@ -16,6 +16,7 @@ from nsdbench.metrics.nets.convolutional import ALEXNET, EFFICIENTNET, INCEPTION
 from nsdbench.metrics.nets.initialisation import random_state, recipe_sha256
 from nsdbench.metrics.nets.mini import MINI_NETS, SHIPPED, shipped
 from nsdbench.metrics.nets.network import Architecture, FeatureNet, TorchFeatureNet
+from nsdbench.metrics.profiles import Precision
 from nsdbench.safeload import load_state
 
 NETS: Mapping[str, Architecture] = {
@@ -30,6 +31,7 @@ def load_net(
     weights: Literal["pretrained", "random"] = "pretrained",
     weights_dir: Path | None = None,
     device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> FeatureNet:
     """Return the feature network ``name``, ready to be called on images.
 
@@ -47,6 +49,8 @@ def load_net(
         Folder of weights files; see :func:`nsdbench.weights.folder` for the default. Not used for ``mini_*``.
     device : str
         Torch device of parameters and activations.
+    precision : {"fp32", "bf16"}
+        Arithmetic of the network; images and activations that go in and out are float32.
 
     Raises
     ------
@@ -62,11 +66,11 @@ def load_net(
         known = ", ".join(filter(None, net.weights)) or "none"
         raise UsageError(f"{name} has no variant {variant!r}", remedy=f"Known variants: {known}.")
     if weights == "random":
-        return _random(net, device)
-    return _pretrained(net, net.weights[variant], registry.folder(weights_dir), device)
+        return _random(net, device, precision)
+    return _pretrained(net, net.weights[variant], registry.folder(weights_dir), device, precision)
 
 
-def _random(net: Architecture, device: str) -> FeatureNet:
+def _random(net: Architecture, device: str, precision: Precision) -> FeatureNet:
     with torch.device("meta"):
         shapes = {entry: value.shape for entry, value in net.build().state_dict().items()}
     return TorchFeatureNet(
@@ -75,15 +79,20 @@ def _random(net: Architecture, device: str) -> FeatureNet:
         weights_id=f"random-{net.name}",
         weights_sha256=recipe_sha256(net.name, shapes),
         device=device,
+        precision=precision,
     )
 
 
-def _pretrained(net: Architecture, weights_id: str, folder: Path, device: str) -> FeatureNet:
+def _pretrained(
+    net: Architecture, weights_id: str, folder: Path, device: str, precision: Precision
+) -> FeatureNet:
     path, sha256 = shipped(weights_id) if weights_id in SHIPPED else _located(weights_id, folder)
     state = net.adapt(load_state(path, keep=net.keep))
     full = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
-        return TorchFeatureNet(net, full, weights_id=weights_id, weights_sha256=sha256, device=device)
+        return TorchFeatureNet(
+            net, full, weights_id=weights_id, weights_sha256=sha256, device=device, precision=precision
+        )
     except RuntimeError as error:
         raise WeightsError(
             f"{path} does not fit {net.name}: {error}",

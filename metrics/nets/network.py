@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nsdbench.errors import UsageError
+from nsdbench.metrics.nets import fused
+from nsdbench.metrics.profiles import Precision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -73,6 +75,14 @@ class Architecture:
         Channel statistics of the normalization.
     size : int or None
         The only image size that the network accepts, if there is one.
+    tune : callable or None
+        ``tune(loaded module)`` returns a module that computes the same with less work, up to float32 rounding; it may
+        reuse or alter the one it gets. None runs the module as built, bit for bit.
+    fuse : callable or None
+        ``fuse(tuned module)`` replaces layers by the kernels of :mod:`nsdbench.metrics.nets.fused`; applied on CPUs that
+        have them, once the module has its final precision, and where it gains something.
+    fuse_only_bf16 : bool
+        Whether only bfloat16 gains.
     """
 
     name: str
@@ -84,12 +94,17 @@ class Architecture:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     size: int | None = None
+    tune: Callable[[nn.Module], nn.Module] | None = None
+    fuse: Callable[[nn.Module], nn.Module] | None = None
+    fuse_only_bf16: bool = False
 
 
 class TorchFeatureNet:
-    """A :class:`FeatureNet` around an :class:`Architecture` with loaded parameters."""
+    """A :class:`FeatureNet` around an :class:`Architecture` with loaded parameters.
 
-    preprocessing_version = 1
+    In ``precision`` "bf16", parameters and activations are bfloat16, those that are returned, too; images are
+    normalized before they are rounded, and sums run in float32.
+    """
 
     def __init__(
         self,
@@ -99,25 +114,40 @@ class TorchFeatureNet:
         weights_id: str,
         weights_sha256: str,
         device: str,
+        precision: Precision = "fp32",
     ) -> None:
         self.name = architecture.name
         self.weights_id = weights_id
         self.weights_sha256 = weights_sha256
         self.untrained = weights_id.startswith("random-")
         self._architecture = architecture
+        self.preprocessing_version = 1 if architecture.tune is None else 2
         self._device = torch.device(device)
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         with torch.device("meta"):
             module = architecture.build()
         module.load_state_dict(state, strict=True, assign=True)
-        self._module = module.eval().requires_grad_(False).to(self._device)
+        self._module = self._ready(module.eval().requires_grad_(False))
         self._mean = torch.tensor(architecture.mean, device=self._device).view(3, 1, 1)
         self._std = torch.tensor(architecture.std, device=self._device).view(3, 1, 1)
+
+    def _ready(self, module: nn.Module) -> nn.Module:
+        """Return the tuned module on its device, in its precision and with its weights in the order that suits both."""
+        if self._architecture.tune is None:
+            return module.to(self._device, self._dtype)
+        module = self._architecture.tune(module).to(self._device, self._dtype)
+        if self._device.type == "cpu" or self._dtype == torch.bfloat16:
+            module = module.to(memory_format=torch.channels_last)
+        gains = self._dtype == torch.bfloat16 or not self._architecture.fuse_only_bf16
+        if self._architecture.fuse and gains and self._device.type == "cpu" and fused.available():
+            module = self._architecture.fuse(module)
+        return module
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         self._check(images)
         with _full_precision(self._device):
-            normalized = (images.to(self._device) - self._mean) / self._std
-            return self._architecture.nodes(self._module, normalized)
+            normalized = (images.to(self._device, non_blocking=True) - self._mean) / self._std
+            return self._architecture.nodes(self._module, normalized.to(self._dtype))
 
     def _check(self, images: Tensor) -> None:
         square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
@@ -128,6 +158,16 @@ class TorchFeatureNet:
         size = self._architecture.size
         if size is not None and images.shape[2] != size:
             raise UsageError(f"{self.name} takes images of {size} x {size} pixels, got {images.shape[2]}")
+
+
+def computes_bf16(device: str) -> bool:
+    """Return whether the processor behind a torch device multiplies bfloat16 matrices itself."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if not hasattr(torch.cpu, "get_capabilities"):  # old releases only know whether it works at all
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
 
 
 def taps(module: nn.Module, x: Tensor, nodes: Mapping[str, str]) -> dict[str, Tensor]:
