@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dposv
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from nsdbench.adapters.blocked import cholesky
 from nsdbench.adapters.linear import check_betas, gram_matrix
 from nsdbench.adapters.targets import Float, Matrix, Targets, as_targets
 from nsdbench.errors import DataError
@@ -138,7 +139,8 @@ def fit_units(
 class _System:
     """What all units share; X~ is the betas with a column of ones appended, v + 1 columns."""
 
-    matrix: NDArray[np.float64]  # (v + 1, v + 1): X~' X~ + penalty I, symmetric
+    # (v + 1, v + 1): X~' X~ + penalty I, symmetric; its lower Cholesky factor if all voxels are selected
+    matrix: NDArray[np.float64]
     pooled: NDArray[np.float64]  # (r, v + 1): rows of X~ summed per row of the targets
     x_mean: NDArray[np.float64]  # (v,)
     x_sd: NDArray[np.float64]  # (v,), infinite for flat voxels
@@ -156,7 +158,22 @@ def _share(x: Float, y: Targets, penalty: float, n_selected: int) -> _System:
     variance = matrix.diagonal()[:v] / n - mean**2
     sd = np.where(variance < FLAT, np.inf, np.sqrt(np.maximum(variance, FLAT)))
     matrix[np.diag_indices(v + 1)] += penalty
+    if n_selected >= v:
+        _factor(matrix)
     return _System(matrix, y.pool(extended), mean, sd, n, min(n_selected, v))
+
+
+def _factor(matrix: NDArray[np.float64]) -> None:
+    try:
+        cholesky(matrix)
+    except np.linalg.LinAlgError:
+        raise _not_definite() from None
+
+
+def _not_definite() -> DataError:
+    return DataError(
+        "the selected voxels repeat each other beyond float64 precision", remedy="Use a larger penalty."
+    )
 
 
 def _mirror(matrix: NDArray[np.float64]) -> None:
@@ -177,7 +194,7 @@ def _fit_block(system: _System, block: NDArray[np.float64], workers: int) -> Uni
     voxels = _select(system, products)
     right = np.take_along_axis(products, voxels, axis=1)
     if system.n_selected == len(system.x_mean):
-        solved = cho_solve(cho_factor(system.matrix, check_finite=False), right.T, check_finite=False).T
+        solved = cho_solve((system.matrix, True), right.T, check_finite=False).T
     else:
         solved = _solve(system.matrix, voxels, right, workers)
     return UnitDecoders(
@@ -227,10 +244,7 @@ def _solve(
                 )
             _, solved[unit], info = dposv(system.T, right[unit], lower=0, overwrite_a=1)
             if info:
-                raise DataError(
-                    "the selected voxels repeat each other beyond float64 precision",
-                    remedy="Use a larger penalty.",
-                )
+                raise _not_definite()
 
     # The systems are too small for threads inside BLAS to help.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:

@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, eigh
-from scipy.linalg.blas import dsyrk
+from scipy.linalg import cho_solve, eigh
 
+from nsdbench.adapters.blocked import add_gram, cholesky
 from nsdbench.adapters.targets import Float, Matrix, Targets, as_targets
 from nsdbench.errors import DataError, UsageError
 from nsdbench.types import Progress, Silent
@@ -100,15 +100,15 @@ class Gram:
     def times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``left @ Xc'``, shape (m, n), for ``left`` of shape (m, v)."""
         product = np.empty((len(left), len(self.x)))
-        for rows in _slices(len(self.x)):
-            product[:, rows] = left @ (self.x[rows] - self.x_mean).T
+        for rows, centred in _centred_rows(self.x, self.x_mean):
+            np.matmul(left, centred.T, out=product[:, rows])
         return product
 
     def transposed_times(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``Xc' @ right``, shape (v, w), for ``right`` of shape (n, w)."""
         product = np.zeros((self.x.shape[1], right.shape[1]))
-        for rows in _slices(len(self.x)):
-            product += (self.x[rows] - self.x_mean).T @ right[rows]
+        for rows, centred in _centred_rows(self.x, self.x_mean):
+            product += centred.T @ right[rows]
         return product
 
     def factor(self, penalty: float) -> tuple[NDArray[np.float64], bool]:
@@ -118,13 +118,13 @@ class Gram:
         shifted = self.matrix.copy(order="F")
         shifted[np.diag_indices_from(shifted)] += penalty
         try:
-            factor, lower = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+            cholesky(shifted)
         except np.linalg.LinAlgError:
             raise DataError(
                 f"the Gram matrix plus {penalty:g} is not positive definite in float64",
                 remedy="Rows or voxels repeat each other; use a larger penalty.",
             ) from None
-        return factor, lower
+        return shifted, True
 
 
 def gram_matrix(x: Float, *, intercept: bool = True, space: Literal["auto"] | Space = "auto") -> Gram:
@@ -155,9 +155,12 @@ def gram_matrix(x: Float, *, intercept: bool = True, space: Literal["auto"] | Sp
         space = "sample" if n <= v else "feature"
     d = n if space == "sample" else v
     matrix = np.zeros((d, d), order="F")
-    for part in _slices(v if space == "sample" else n):
-        block = x[:, part] - mean[part] if space == "sample" else (x[part] - mean).T
-        matrix = dsyrk(1.0, np.asfortranarray(block), beta=1.0, c=matrix, lower=True, overwrite_c=True)
+    if space == "sample":
+        for columns in _slices(v):
+            add_gram(matrix, (x[:, columns] - mean[columns]).T)
+    else:
+        for _, centred in _centred_rows(x, mean):
+            add_gram(matrix, centred)
     return Gram(x, mean, matrix, space, intercept)
 
 
@@ -179,16 +182,18 @@ def smoother(gram: Gram, x: Float, penalty: float) -> NDArray[np.float64]:
     -------
     float64 array of shape (m, n)
     """
-    return _smooth(gram, gram.centred(x), gram.factor(penalty))
+    return _smooth(gram, _left(gram, x), penalty)
 
 
-def _smooth(
-    gram: Gram, query: NDArray[np.float64], factor: tuple[NDArray[np.float64], bool]
-) -> NDArray[np.float64]:
-    sample = gram.space == "sample"
-    left = gram.times(query) if sample else query
-    solved = cho_solve(factor, left.T, check_finite=False).T
-    weights = solved if sample else gram.times(solved)
+def _left(gram: Gram, x: Float) -> NDArray[np.float64]:
+    """Return what stands left of the inverse in the smoother, the same for every penalty."""
+    query = gram.centred(x)
+    return gram.times(query) if gram.space == "sample" else query
+
+
+def _smooth(gram: Gram, left: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
+    solved = cho_solve(gram.factor(penalty), left.T, check_finite=False).T
+    weights = solved if gram.space == "sample" else gram.times(solved)
     if gram.intercept:
         weights += (1.0 - weights.sum(axis=1, keepdims=True)) / weights.shape[1]
     return weights
@@ -221,13 +226,15 @@ def predict_blocks(
     """
     y = _matching(gram, y)
     penalties = _penalties(penalty, y)
-    query = gram.centred(x)
-    smoothers = {a: y.pool(_smooth(gram, query, gram.factor(a)).T).T for a in np.unique(penalties).tolist()}
+    left = _left(gram, x)
+    smoothers = {a: y.pool(_smooth(gram, left, a).T).T for a in np.unique(penalties).tolist()}
     start = 0
+    memory = np.empty((y.n_rows, min(y.width, y.n_targets)))
     for block in (progress or Silent()).track(y.blocks(), "predicting features"):
-        wide = np.asarray(block, np.float64)
+        wide = memory[:, : block.shape[1]]
+        wide[:] = block
         chosen = penalties[start : start + wide.shape[1]]
-        result = np.empty((len(query), wide.shape[1]), np.promote_types(block.dtype, np.float32))
+        result = np.empty((len(left), wide.shape[1]), np.promote_types(block.dtype, np.float32))
         for a in np.unique(chosen).tolist():
             columns = slice(None) if (chosen == a).all() else chosen == a
             result[:, columns] = smoothers[a] @ wide[:, columns]
@@ -239,7 +246,14 @@ def predict(
     gram: Gram, x: Float, y: Targets | Matrix, penalty: Penalty, progress: Progress | None = None
 ) -> Float:
     """Return the blocks of :func:`predict_blocks` side by side, shape (m, n_targets)."""
-    return np.concatenate(list(predict_blocks(gram, x, y, penalty, progress)), axis=1)
+    y = as_targets(y)
+    dtype = np.result_type(np.float32, *(matrix.dtype for matrix in y.matrices))
+    found = np.empty((len(x), y.n_targets), dtype)
+    start = 0
+    for block in predict_blocks(gram, x, y, penalty, progress):
+        found[:, start : start + block.shape[1]] = block
+        start += block.shape[1]
+    return found
 
 
 def fit_weights(gram: Gram, y: Targets | Matrix, penalty: Penalty) -> RidgeModel:
@@ -367,6 +381,13 @@ def check_betas(x: Float, n_voxels: int | None = None) -> None:
                 f"betas hold {x[rows][row, column]} in row {rows.start + row}, voxel {column}",
                 remedy="Drop voxels without data before the fit.",
             )
+
+
+def _centred_rows(x: Float, mean: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yield slices of rows and ``x - mean`` there, in float64 memory that the next slice takes over."""
+    memory = np.empty((min(SLICE, len(x)), x.shape[1]))
+    for rows in _slices(len(x)):
+        yield rows, np.subtract(x[rows], mean, out=memory[: rows.stop - rows.start])
 
 
 def _slices(n: int) -> Iterator[slice]:

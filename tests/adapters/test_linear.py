@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Literal
@@ -201,6 +203,42 @@ def test_peak_memory_stays_below_the_documented_bound(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * d * d + 8 * m * (3 * n + v) + 33 * n * w + 16_384 * max(n, v)
+
+
+RESIDENT = """
+import sys
+import numpy as np
+from pathlib import Path
+from nsdbench.adapters.linear import gram_matrix, predict_blocks
+from nsdbench.adapters.targets import Targets
+
+def peak():
+    (line,) = (l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+n, v, m, w = *map(int, sys.argv[1:]), 50, 128
+rng = np.random.default_rng(0)
+x, y = rng.random((n, v), np.float32), rng.random((n, 400), np.float32)
+for _ in predict_blocks(gram_matrix(x[:40, :40]), x[:5, :40], y[:40], 1.0):
+    pass  # the libraries set up their threads and buffers
+before = peak()
+for _ in predict_blocks(gram_matrix(x), x[:m], Targets(y, width=w), np.repeat([5.0, 7.0], 200)):
+    pass
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="this system does not tell the peak memory"
+)
+@pytest.mark.parametrize("shape", [(2200, 2600), (2600, 2200)])
+def test_resident_memory_stays_below_the_documented_bound(shape: tuple[int, int]) -> None:
+    (n, v), m, w = shape, 50, 128
+    command = [sys.executable, "-c", RESIDENT, str(n), str(v)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    smoothers = 2 * 8 * m * n
+    bound = 16 * min(n, v) ** 2 + 8 * m * (3 * n + v) + 33 * n * w + 16_384 * max(n, v) + smoothers
+    assert 8 * min(n, v) ** 2 < int(done.stdout) < bound + 16 * 2**20  # of buffers inside the libraries
 
 
 @pytest.mark.parametrize(("n", "p"), [(15, 6), (15, 40)])

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from nsdbench.adapters.base import Context
+from nsdbench.cells import RunRequest
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.metrics.registry import HEADLINE
-from nsdbench.runner import RunRequest, execute, summaries
+from nsdbench.runner import execute, summaries
 from nsdbench.scoring import ScoreSettings
 
 ANCHORS = {

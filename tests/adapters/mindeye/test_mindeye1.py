@@ -31,10 +31,10 @@ from nsdbench.adapters.nets.pixels import from_signed
 from nsdbench.adapters.nets.unipc import PUBLISHED as PUBLISHED_SAMPLING
 from nsdbench.adapters.nets.unipc import UniPCSampling
 from nsdbench.adapters.nets.variation import variations
+from nsdbench.cells import RunRequest
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import DataError, UsageError, WeightsError
 from nsdbench.manifest import read_manifest
-from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
 from nsdbench.types import Reconstructions
 

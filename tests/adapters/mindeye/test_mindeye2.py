@@ -33,11 +33,11 @@ from nsdbench.adapters.nets.euler import REFINEMENT, UNCLIP, spaced_times
 from nsdbench.adapters.nets.noise import ItemNoise
 from nsdbench.adapters.nets.pixels import from_signed
 from nsdbench.adapters.nets.unclip import unclip_images
+from nsdbench.cells import RunRequest
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import DataError, UsageError, WeightsError
 from nsdbench.manifest import read_manifest
 from nsdbench.reconstructions import load as load_reconstructions
-from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
 from nsdbench.store import read_json, sha256_file, write_json
 from nsdbench.types import Progress, Reconstructions, Silent
