@@ -50,6 +50,10 @@ class IntegrityError(DataError):
         return f"{type(self).__name__}:{self.check}"
 
 
+class ExecutionError(NsdbenchError):
+    """A job cannot be handed over, or what has become of it cannot be found out."""
+
+
 class WeightsError(NsdbenchError):
     """Weights are missing, have the wrong hash, or cannot be loaded without executing code."""
 

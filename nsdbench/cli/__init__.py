@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from nsdbench import __version__
-from nsdbench.cli import catalogue, check, doctor, inspect, oracle, pretrain, report, run, score, weights
+from nsdbench.cli import (
+    cancel,
+    catalogue,
+    check,
+    doctor,
+    inspect,
+    oracle,
+    pretrain,
+    report,
+    run,
+    score,
+    status,
+    weights,
+)
 from nsdbench.cli import compare as comparison
 from nsdbench.cli import data as datasets
 from nsdbench.cli.output import LOG, explain, fail, say
@@ -44,6 +57,8 @@ def root(
 
 
 run.register(app)
+status.register(app)
+cancel.register(app)
 pretrain.register(app)
 score.register(app)
 comparison.register(app)

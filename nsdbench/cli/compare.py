@@ -143,4 +143,12 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(sys.stdout, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "labels": ";".join(row["labels"])} for row in rows)
+    writer.writerows(
+        {name: _no_formula(value) for name, value in row.items()} | {"labels": ";".join(row["labels"])}
+        for row in rows
+    )
+
+
+def _no_formula(value: Any) -> Any:
+    """Put an apostrophe before text that a spreadsheet would take for a formula, and run."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

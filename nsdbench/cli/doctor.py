@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nsdbench.cli.amounts import as_size, as_time
 from nsdbench.cli.output import Verbose, emit_json, table
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _print(report: Report, *, detailed: bool, every_file: bool) -> None:
         print("the shortest way to a first row of real data:")
         for command in report.steps:
             print(f"  {command}")
-        sizes = [f"about {_size(n)} with --source {name}" for name, n in report.step_bytes.items()]
+        sizes = [f"about {as_size(n)} with --source {name}" for name, n in report.step_bytes.items()]
         print(f"the first one fetches {' or '.join(sizes)}")
 
 
@@ -104,8 +105,8 @@ def _row(summary: Summary, report: Report) -> list[str]:
     return [
         *row,
         _memory(estimate),
-        _duration(estimate.fit_seconds) if estimate.fit else "-",
-        _duration(seconds),
+        as_time(estimate.fit_seconds) if estimate.fit else "-",
+        as_time(seconds),
     ]
 
 
@@ -125,7 +126,7 @@ def _subjects(summary: Summary) -> str:
 
 def _memory(estimate: Estimate) -> str:
     sizes = {"GPU": estimate.device_memory, "CPU": estimate.host_memory}
-    return ", ".join(f"{_size(size)} {where}" for where, size in sizes.items() if size) or "-"
+    return ", ".join(f"{as_size(size)} {where}" for where, size in sizes.items() if size) or "-"
 
 
 def _details(summary: Summary, report: Report, *, every_file: bool) -> None:
@@ -153,16 +154,16 @@ def _costs(estimate: Estimate, splits: Collection[str]) -> Iterator[str]:
     yield f"estimated from counted operations for subject {estimate.subject}, {estimate.rates.basis}:"
     fit = estimate.fit
     if fit is not None:
-        disk = f", {_size(fit.disk)} on disk" if fit.disk else ""
+        disk = f", {as_size(fit.disk)} on disk" if fit.disk else ""
         yield (
-            f"  fit: {_duration(estimate.fit_seconds)}, {_operations(fit.work)}; {_held(fit.device)}"
+            f"  fit: {as_time(estimate.fit_seconds)}, {_operations(fit.work)}; {_held(fit.device)}"
             f"{_main(fit.host_memory)}{disk}"
         )
     for timed in estimate.splits:
         if timed.split not in splits:
             continue
         yield (
-            f"  {timed.split}, {timed.targets} targets x {timed.samples}: {_duration(timed.seconds)}, "
+            f"  {timed.split}, {timed.targets} targets x {timed.samples}: {as_time(timed.seconds)}, "
             f"{_operations(timed.cost.work)}; {_held(timed.cost.device)}{_main(timed.cost.host_memory)}"
         )
 
@@ -170,12 +171,12 @@ def _costs(estimate: Estimate, splits: Collection[str]) -> Iterator[str]:
 def _held(memory: Memory) -> str:
     if not memory.weights:
         return ""
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.weights.items())
-    return f"{_size(memory.total)} on the device ({parts}; tensors {_size(memory.tensors)} in {memory.largest}); "
+    parts = ", ".join(f"{name} {as_size(size)}" for name, size in memory.weights.items())
+    return f"{as_size(memory.total)} on the device ({parts}; tensors {as_size(memory.tensors)} in {memory.largest}); "
 
 
 def _main(n_bytes: int) -> str:
-    return f"{_size(n_bytes)} of main memory" if n_bytes else "little main memory"
+    return f"{as_size(n_bytes)} of main memory" if n_bytes else "little main memory"
 
 
 def _operations(work: Work) -> str:
@@ -196,24 +197,8 @@ def _amount(files: Any) -> str:
     """Return the size of files in words: exactly, about, or at least where some sizes are unknown."""
     known = sum(file.size or 0 for file in files)
     if any(file.size is None for file in files):
-        return f"{_size(known)} and some of unknown size" if known else "of unknown size"
-    return _size(known) if all(file.exact for file in files) else f"about {_size(known)}"
-
-
-def _size(n_bytes: float) -> str:
-    if n_bytes >= 1e9:
-        return f"{n_bytes / 1e9:.1f} GB"
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.0f} {unit}"
-    return f"{n_bytes:.0f} B"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+        return f"{as_size(known)} and some of unknown size" if known else "of unknown size"
+    return as_size(known) if all(file.exact for file in files) else f"about {as_size(known)}"
 
 
 def document(report: Report) -> dict[str, Any]:

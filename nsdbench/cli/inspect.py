@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nsdbench.cli import options
-from nsdbench.cli.output import Bars, Verbose, emit_json, say, visible
+from nsdbench.cli.output import Bars, Verbose, emit_json, say
 from nsdbench.errors import WeightsError
+from nsdbench.plaintext import visible
 
 if TYPE_CHECKING:
     from nsdbench.inspection import Check, Inspection

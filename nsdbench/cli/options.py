@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")  # where `nsdbench run` leaves its results by default
 # headings of groups of options in --help
 DATA, FITS, SCORING, FILES = "Data and its preparation", "Fits", "Scoring", "Files"
+EXECUTION = "Processes and machines"
 
 DatasetName = Annotated[
     str,
@@ -56,6 +57,14 @@ WeightsKind = Annotated[
         metavar="KIND",
         rich_help_panel=SCORING,
         help="pretrained, or random (rows are then labelled untrained).",
+    ),
+]
+PrecisionName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=SCORING,
+        help="fp32, or bf16: networks in bfloat16, faster, filed under a metric profile of its own.",
     ),
 ]
 WeightsDir = Annotated[
@@ -112,6 +121,7 @@ class Scoring:
     weights_dir: Path | None
     device: str
     cache: Path | None
+    precision: str = "fp32"
 
     def check(self) -> None:
         """Refuse unknown names before any data is touched."""
@@ -138,6 +148,7 @@ class Scoring:
         from nsdbench.scoring import ScoreSettings
 
         kind: Any = self.weights  # ScoreSettings refuses unknown values
+        precision: Any = self.precision
         return ScoreSettings(
             metrics,
             self.profile,
@@ -146,6 +157,7 @@ class Scoring:
             device=self.device,
             cache=self.cache,
             where_possible=where_possible,
+            precision=precision,
         )
 
 

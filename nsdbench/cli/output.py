@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from nsdbench.errors import NsdbenchError
+from nsdbench.plaintext import visible
 
 T = TypeVar("T")
 LOG = logging.getLogger("nsdbench")
@@ -23,11 +24,6 @@ USAGE: Any = typer.BadParameter.__mro__[1]
 def say(message: str) -> None:
     """Print one line for the person watching, on stderr."""
     print(visible(message), file=sys.stderr, flush=True)
-
-
-def visible(text: str) -> str:
-    """Return ``text`` with control characters spelled out: names of files may hold what steers a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def emit_json(document: Any) -> None:
@@ -56,7 +52,7 @@ def fail(kind: str, message: str, remedy: str, *, as_json: bool) -> None:
         document = {"error": {"kind": kind, "message": message, "remedy": remedy}}
         say(json.dumps(document, ensure_ascii=False))
         return
-    say(f"error: {message}")
+    say(f"error: {visible(message, one_line=True)}")
     if remedy:
         say(f"  -> {remedy}")
 
@@ -140,6 +136,7 @@ def _bar() -> Any:
 
 def table(header: list[str], rows: list[list[str]]) -> None:
     """Print a plain table on stdout: aligned columns, no ruling, pipe-friendly."""
+    header, *rows = [[visible(str(cell), one_line=True) for cell in row] for row in [header, *rows]]
     widths = [max(len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)]
     for row in [header, *rows]:
         print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

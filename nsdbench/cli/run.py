@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nsdbench.cli import options
+from nsdbench.cli import executors, options, planned
 from nsdbench.cli.output import Bars, Verbose, emit_json, say
 
 if TYPE_CHECKING:
-    from nsdbench.data import Dataset
-    from nsdbench.runner import CellResult, RunRequest
+    from nsdbench.cells import RunRequest
+    from nsdbench.stages import CellResult
 
 
 def register(app: typer.Typer) -> None:
@@ -88,6 +88,7 @@ def run(
     ] = "mean",
     metrics: options.MetricIds = None,
     profile: options.ProfileName = "nsdbench-v1",
+    precision: options.PrecisionName = "fp32",
     weights: options.WeightsKind = "pretrained",
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
@@ -107,6 +108,39 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Recompute instead of reusing what is there.")
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=options.EXECUTION,
+            help="local, or slurm: array jobs on a cluster (needs nsdbench[slurm]).",
+        ),
+    ] = "local",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=options.EXECUTION,
+            help="Processes at once on this machine; with cuda, each on a GPU of its own.",
+        ),
+    ] = 1,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=options.EXECUTION,
+            help="GPUs, memory, time, partition ... for Slurm, as TOML.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            rich_help_panel=options.EXECUTION,
+            help="With slurm: show the tasks until the last has ended.",
+        ),
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what would run and what would be reused.")
     ] = False,
@@ -119,14 +153,19 @@ def run(
     Results of fits on some of the trials, or from a pretraining, are filed and
     shown as a preset of their own, such as mini+195trials.
     """
-    from nsdbench import protocol, runner
+    from nsdbench import cells, protocol
     from nsdbench.adapters import registry
     from nsdbench.adapters.base import Context
     from nsdbench.data import LoadOptions
+    from nsdbench.execution.order import Source
+    from nsdbench.execution.slots import find
     from nsdbench.starts import Recipe
 
     # whatever can be refused without the data is refused before a data set is simulated
-    models, splits, used = registry.expand(model), protocol.expand_splits(split), options.pick_device(device)
+    executors.check(executor, workers, cluster)
+    models, splits = registry.expand(model), protocol.expand_splits(split)
+    # the nodes of a cluster have other devices than this machine
+    used = device if executor == "slurm" else options.pick_device(device)
     for name in models:
         Recipe(start, train_trials).require(registry.load(name), preset)
     if subject is not None:
@@ -141,13 +180,14 @@ def run(
         "average": average,
     }
     load = LoadOptions(**preparation)
-    scoring = options.Scoring(metrics, profile, weights, weights_dir, used, cache)
+    scoring = options.Scoring(metrics, profile, weights, weights_dir, used, cache, precision)
     scoring.check()
 
     bars = Bars()
-    data, line = protocol.resolve_dataset(dataset, data_dir, cache=cache, progress=bars)
+    source = Source(dataset, data_dir, cache)
+    data, line = source.open(bars)
     say(line)
-    request = runner.RunRequest(
+    request = cells.RunRequest(
         models=models,
         splits=splits,
         subjects=protocol.expand_subjects(subject, data),
@@ -163,34 +203,16 @@ def run(
         fresh=fresh,
     )
     if plan:
-        _print_plan(data, request, as_json)
+        planned.show(data, request, as_json=as_json)
         return
-    results = runner.execute(data, request, progress=bars, say=say)
-    _report(results, request, as_json)
-
-
-def _print_plan(data: Dataset, request: RunRequest, as_json: bool) -> None:
-    from nsdbench import runner
-
-    cells = [
-        {
-            "model": cell.key.model,
-            "preset": cell.key.preset,
-            "subject": cell.key.subject,
-            "split": cell.key.split,
-            "samples": cell.n_samples,
-            "run_id": cell.key.run_id,
-            "folder": str(cell.folder),
-            "state": runner.state(cell, request),
-        }
-        for cell in runner.plan(data, request)
-    ]
-    if as_json:
-        emit_json({"cells": cells})
-        return
-    for cell in cells:
-        name = f"{cell['model']}-{cell['preset']}"
-        print(f"{name:28} subj{cell['subject']:02d}  {cell['split']:10}  {cell['state']:11} {cell['folder']}")
+    if executor == "slurm":
+        results = executors.run_on_slurm(data, request, source, cluster, wait=wait)
+    elif workers > 1:
+        results = executors.run_in_slots(data, request, source, find(workers, used))
+    else:
+        results = executors.run_here(data, request, source, bars)
+    if results is not None:
+        _report(results, request, as_json)
 
 
 def _report(results: list[CellResult], request: RunRequest, as_json: bool) -> None:

@@ -46,6 +46,7 @@ def score(
     data_dir: options.DataDir = None,
     metrics: options.MetricIds = None,
     profile: options.ProfileName = "nsdbench-v1",
+    precision: options.PrecisionName = "fp32",
     weights: options.WeightsKind = "pretrained",
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
@@ -68,7 +69,7 @@ def score(
             "--targets takes the place of a data set", remedy="Leave out --dataset and --data-dir."
         )
     bars, used = Bars(), options.pick_device(device)
-    scoring = options.Scoring(metrics, profile, weights, weights_dir, used, cache)
+    scoring = options.Scoring(metrics, profile, weights, weights_dir, used, cache, precision)
     scoring.check()
     data = None
     if targets is None:

@@ -25,7 +25,7 @@ from nsdbench.types import Split
 
 __all__ = ["Estimate", "Finding", "Question", "Report", "Timed", "examine"]
 
-REPEATS: Mapping[Split, int] = {"vision": 8, "imagery": 16, "shared1000": 3}
+REPEATS: Mapping[str, int] = {"vision": 8, "imagery": 16, "shared1000": 3}
 TARGETS = 12
 """NSD-Imagery targets that have an image."""
 

@@ -154,6 +154,10 @@ class Recipe:
         Work of the CPU in a fit, and before targets can be drawn.
     held_by_fit : bool
         Whether a fit also holds the networks that only draw images.
+    side : int
+        Pixels per side of a reconstruction, at most.
+    embedded : int
+        Numbers of the embedding that a decoder stores of a target, in half precision.
     """
 
     target: tuple[Use, ...] = ()
@@ -162,6 +166,8 @@ class Recipe:
     fit: Callable[[Sizes], Host] = lambda sizes: Host()
     test: Callable[[Sizes, Cell], Host] = lambda sizes, cell: Host()
     held_by_fit: bool = True
+    side: int = 0
+    embedded: int = 0
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class Costs:
         image = self.recipe.image(sizes)
         work = self._work(image) * sizes.images + Work(host=host.flop)
         uses = (*image, *(held(u.stage) for u in self._drawing if self.recipe.held_by_fit))
-        return Fit(work, self._memory(uses), round(host.memory), round(host.disk))
+        return Fit(work, self._memory(uses), round(host.memory), round(host.disk) + self._learnt(image))
 
     def reconstruct(self, sizes: Sizes, cell: Cell) -> Reconstruction:
         """Return the costs of the reconstructions of a split."""
@@ -221,6 +227,16 @@ class Costs:
         per_target = self._work(recipe.target) + self._work(recipe.sample) * cell.samples
         work = per_target * cell.targets + Work(host=host.flop)
         return Reconstruction(work, self._memory(self._drawing), round(host.memory))
+
+    def stored(self, targets: int, samples: int) -> int:
+        """Return the bytes of a file of reconstructions before compression: images, embeddings, those of the truth."""
+        return targets * (3 * self.recipe.side**2 * samples + 2 * 2 * self.recipe.embedded)
+
+    def _learnt(self, image: Iterable[Use]) -> int:
+        """Return the bytes of the networks that a fit trains."""
+        stages = (self.stages[use.stage] for use in image)
+        trained = {stage.network: stage.parameters for stage in stages if stage.precision == "mixed"}
+        return 4 * sum(trained.values())
 
     @property
     def _drawing(self) -> tuple[Use, ...]:

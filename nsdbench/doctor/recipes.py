@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nsdbench.adapters import ridge
+from nsdbench.adapters import floors, ridge
 from nsdbench.adapters.base import Adapter
 from nsdbench.adapters.nets import clip, vdvae, vgg
 from nsdbench.adapters.stimuli import BATCH
@@ -81,6 +81,7 @@ def _takagi(s: Any, samples: int, repeats: int) -> Recipe:
             Use("text encoded", CAPTIONS, BATCH * CAPTIONS),
         ),
         fit=fit,
+        side=s.side,
     )
 
 
@@ -117,6 +118,7 @@ def _brain_diffuser(s: Any, samples: int, repeats: int) -> Recipe:
         ),
         fit=fit,
         test=test,
+        side=s.side,
     )
 
 
@@ -141,6 +143,7 @@ def _icnn(s: Any, samples: int, repeats: int) -> Recipe:
         image=lambda sizes: (Use("features", passes(sizes), IMAGES),),
         fit=fit,
         test=lambda sizes, cell: Host(2.0 * cell.targets * units * s.n_selected, 4 * units * cell.targets),
+        side=config.size,
     )
 
 
@@ -170,6 +173,8 @@ def _mindeye1(s: Any, samples: int, repeats: int) -> Recipe:
             Use("low level learns", s.low_plan.epochs, s.low_plan.batch),
         ),
         fit=lambda sizes: Host(memory=_targets1(s, sizes)),
+        side=s.side,
+        embedded=s.model.encoder.tokens * s.model.encoder.dim,
     )
 
 
@@ -200,6 +205,8 @@ def _mindeye2(s: Any, samples: int, repeats: int) -> Recipe:
         ),
         fit=lambda sizes: Host(memory=_targets2(s, sizes)),
         held_by_fit=False,
+        side=s.side,
+        embedded=s.model.trunk.tokens * s.model.trunk.dim,
     )
 
 
@@ -214,11 +221,24 @@ def _ridge(s: Any, samples: int, repeats: int) -> Recipe:
         weights = 4 * v * outputs
         return Host(flop, 4 * n * v + 40 * d**2 + 16 * n * outputs + weights, weights)
 
-    return Recipe(fit=fit, test=lambda sizes, cell: Host(2.0 * cell.targets * sizes.voxels * outputs))
+    return Recipe(
+        fit=fit, test=lambda sizes, cell: Host(2.0 * cell.targets * sizes.voxels * outputs), side=ridge.SIZE
+    )
 
 
-def _floor(s: Any, samples: int, repeats: int) -> Recipe:
-    return Recipe(fit=lambda sizes: Host(memory=3 * ridge.SIZE**2 * sizes.images))
+def _mean(s: Any, samples: int, repeats: int) -> Recipe:
+    image = 3 * floors.FLOOR_SIZE**2
+    return Recipe(fit=lambda sizes: Host(0, image * sizes.images, image), side=floors.FLOOR_SIZE)
+
+
+def _random(s: Any, samples: int, repeats: int) -> Recipe:
+    image = 3 * floors.FLOOR_SIZE**2
+
+    def fit(sizes: Sizes) -> Host:
+        kept = image * min(floors.RandomImage.keep, sizes.images)
+        return Host(0, kept, kept)
+
+    return Recipe(fit=fit, side=floors.FLOOR_SIZE)
 
 
 _RECIPES: Mapping[str, Callable[[Any, int, int], Recipe]] = {
@@ -228,8 +248,8 @@ _RECIPES: Mapping[str, Callable[[Any, int, int], Recipe]] = {
     "mindeye1": _mindeye1,
     "mindeye2": _mindeye2,
     "ridge": _ridge,
-    "mean_image": _floor,
-    "random_image": _floor,
+    "mean_image": _mean,
+    "random_image": _random,
 }
 
 

@@ -215,7 +215,10 @@ def test_checks_of_other_reconstructions_are_not_those_of_the_run(runs: Path, si
         ({"schema": "checks/0"}, "schema"),
         ({"run_id": "0123456789abcdef"}, "not the run beside it"),
         ({"checks": [{"name": "astrology", "verdict": "Yes."}]}, "astrology"),
-        ({"checks": [{"name": "nn_baseline", "value": float("nan"), "verdict": "Yes."}]}, "not finite"),
+        (
+            {"checks": [{"name": "nn_baseline", "value": float("nan"), "verdict": "Yes."}]},
+            "NaN is not a number",
+        ),
         ({"checks": [{"name": "nn_baseline", "value": "0.5", "verdict": "Yes."}]}, "'0.5'"),
         ({"checks": [{"name": "nn_baseline", "value": 0.5}]}, "neither verdict nor reason"),
         ({"checks": 3}, "damaged"),
@@ -283,8 +286,8 @@ def test_the_data_set_must_be_that_of_the_run(runs: Path, sim_cache: Path, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"config": []}, "damaged: config"),
-        ({"subject": 1.5}, "damaged: subject"),
+        ({"config": []}, "misspells a field: config"),
+        ({"subject": 1.5}, "1.5 cannot be the subject"),
         ({"subject": 3}, None),  # its training images are not there, but its reconstructions are
         ({"config": {"train_trials": -1}}, "damaged: train_trials"),
         ({"config": {"load": 3}}, "--data-dir"),

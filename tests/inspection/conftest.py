@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nsdbench.features import Pace
 from nsdbench.inspection.evidence import Evidence, Reader, Training
 from nsdbench.types import Reconstructions, Silent, Stimuli
 
@@ -55,7 +56,7 @@ class World:
         """``made`` holds reconstructions, (n_targets, n_samples, SIDE, SIDE, 3) or without samples."""
         if made.ndim == 4:
             made = made[:, None]
-        reader = Reader("mini_clip", "nsdbench-v1", Shrinking(), self.cache, 8, Silent())
+        reader = Reader("mini_clip", "nsdbench-v1", Shrinking(), self.cache, Pace(8), Silent())
         names = [f"img{i:05d}" for i in range(len(self.training))]
         training = Training(stimuli_of(self.training, names), tuple(names))
         return Evidence(

@@ -19,11 +19,12 @@ from nsdbench.adapters import featurefiles, featurestore
 from nsdbench.adapters.base import Adapter, Context
 from nsdbench.adapters.featurefiles import SHARD
 from nsdbench.adapters.featurestore import FeatureStore, Kind
+from nsdbench.cells import RunRequest
 from nsdbench.cli import app
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import DataError, UsageError, WeightsError
 from nsdbench.preparation.features import FeaturesRequest, Share, prepare_features, require_preparable
-from nsdbench.runner import RunRequest, execute
+from nsdbench.runner import execute
 from nsdbench.scoring import ScoreSettings
 from nsdbench.types import Progress, Reconstructions, Silent, Stimuli, Trials
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsdbench import runner, similarity
+from nsdbench import runner, similarity, stages
+from nsdbench.cells import RunRequest
 from nsdbench.curves import curve
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import DataError, UsageError
-from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
-def run(tiny_root: Path, sim_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> runner.CellResult:
+def run(tiny_root: Path, sim_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> stages.CellResult:
     """One scored run of random images, three samples per target."""
     out = tmp_path_factory.mktemp("runs")
     request = RunRequest(
@@ -39,13 +39,13 @@ def run(tiny_root: Path, sim_cache: Path, tmp_path_factory: pytest.TempPathFacto
     return runner.execute(Dataset.open(tiny_root, cache=sim_cache), request)[0]
 
 
-def test_the_first_point_is_two_way_identification(run: runner.CellResult) -> None:
+def test_the_first_point_is_two_way_identification(run: stages.CellResult) -> None:
     items = run.run.items.to_pylist()
     values = [row["value"] for row in items if row["metric"] == "pixel_2way" and row["pool"] == "AB12"]
     assert curve(run.cell.folder, "pixel_2way").accuracy[0] == pytest.approx(np.mean(values))
 
 
-def test_every_point_equals_the_count_over_all_sets_of_distractors(run: runner.CellResult) -> None:
+def test_every_point_equals_the_count_over_all_sets_of_distractors(run: stages.CellResult) -> None:
     r = similarity.read(run.cell.folder / "similarity-nsdbench-v1.npz").matrices["pixel_2way"]
     found = curve(run.cell.folder, "pixel_2way", q=2)
     for m in (2, 4, 12):
@@ -62,7 +62,7 @@ def test_every_point_equals_the_count_over_all_sets_of_distractors(run: runner.C
 
 
 def test_metrics_without_similarities_and_damaged_files_are_refused(
-    run: runner.CellResult, tmp_path: Path
+    run: stages.CellResult, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="ssim"):
         curve(run.cell.folder, "ssim")
@@ -73,7 +73,7 @@ def test_metrics_without_similarities_and_damaged_files_are_refused(
         curve(tmp_path, "pixel_2way")
 
 
-def test_the_documented_snippet_prints_one_line_per_pool_size(run: runner.CellResult, tmp_path: Path) -> None:
+def test_the_documented_snippet_prints_one_line_per_pool_size(run: stages.CellResult, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "metrics.md").read_text(), re.DOTALL)
     (snippet,) = [block for block in blocks if "nsdbench.curves" in block]
     shutil.copytree(run.cell.folder, tmp_path / "demo/runs/sim/ridge-standard/subj01/vision/0123")

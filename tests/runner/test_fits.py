@@ -17,10 +17,10 @@ from nsdbench import runner
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter, Context
 from nsdbench.adapters.floors import MeanImage
+from nsdbench.cells import RunRequest, plan
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import UsageError, WeightsError
 from nsdbench.manifest import read_manifest
-from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
 from nsdbench.types import Progress, Reconstructions, Stimuli, Trials
 
@@ -181,7 +181,7 @@ def test_preparation_of_core_trials_does_not_touch_what_is_adopted(
 ) -> None:
     request = replace(request_, models=("published_grey",), preset="published")
     loads = (LoadOptions(), LoadOptions(core_norm="none"))
-    fits = {runner.plan(dataset, replace(request, load=load))[0].fit_folder for load in loads}
+    fits = {plan(dataset, replace(request, load=load))[0].fit_folder for load in loads}
     assert len(fits) == 1
 
 

@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nsdbench import leaderboard, runner
+from nsdbench import leaderboard, runfolder, runner, stages
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import Adapter, Context
 from nsdbench.adapters.floors import MeanImage
+from nsdbench.cells import RunRequest, plan
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import DataError, ProtocolError, WeightsError
 from nsdbench.manifest import read_manifest
 from nsdbench.reconstructions import load as load_reconstructions
-from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
-from nsdbench.types import Progress, Reconstructions, Stimuli, Trials
+from nsdbench.types import Progress, Reconstructions, Silent, Stimuli, Trials
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_metric_that_cannot_be_added_leaves_the_finished_run_as_it_was(
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runner.runfolder, "score", broken)
+    monkeypatch.setattr(runfolder, "score", broken)
     wider = replace(request_, scoring=replace(request_.scoring, metrics=("pixcorr", "ssim")))
     with pytest.raises(RuntimeError):
         runner.execute(dataset, wider)
@@ -234,32 +234,32 @@ def test_what_changes_numbers_changes_the_run_id(
     dataset: Dataset, request_: RunRequest, change: dict
 ) -> None:
     request = replace(request_, models=("random_image",))
-    ids = {c.key.run_id for c in runner.plan(dataset, request)}
-    assert not ids & {c.key.run_id for c in runner.plan(dataset, replace(request, **change))}
+    ids = {c.key.run_id for c in plan(dataset, request)}
+    assert not ids & {c.key.run_id for c in plan(dataset, replace(request, **change))}
 
 
 def test_the_seed_touches_neither_the_fit_nor_a_model_that_draws_nothing(
     dataset: Dataset, request_: RunRequest
 ) -> None:
-    cells = {c.key.model: c for c in runner.plan(dataset, request_)}
-    reseeded = {c.key.model: c for c in runner.plan(dataset, replace(request_, seed=1))}
+    cells = {c.key.model: c for c in plan(dataset, request_)}
+    reseeded = {c.key.model: c for c in plan(dataset, replace(request_, seed=1))}
     assert reseeded["random_image"].fit_folder == cells["random_image"].fit_folder
     assert reseeded["random_image"].key != cells["random_image"].key
     assert reseeded["mean_image"].key == cells["mean_image"].key
 
 
 def test_imagery_options_never_touch_the_fit(dataset: Dataset, request_: RunRequest) -> None:
-    fits = {c.fit_folder for c in runner.plan(dataset, request_)}
+    fits = {c.fit_folder for c in plan(dataset, request_)}
     for load in (
         LoadOptions(imagery_norm="none"),
         LoadOptions(imagery_runs="1"),
         LoadOptions(label_source="cue"),
     ):
-        assert {c.fit_folder for c in runner.plan(dataset, replace(request_, load=load))} == fits
+        assert {c.fit_folder for c in plan(dataset, replace(request_, load=load))} == fits
 
 
 def test_vision_and_imagery_of_a_subject_share_one_fit(dataset: Dataset, request_: RunRequest) -> None:
-    cells = runner.plan(dataset, replace(request_, models=("mean_image",)))
+    cells = plan(dataset, replace(request_, models=("mean_image",)))
     assert len({c.fit_folder for c in cells}) == 1
     assert {c.key.split for c in cells} == {"vision", "imagery"}
 
@@ -310,13 +310,13 @@ def test_a_file_that_cannot_be_written_ends_the_run_at_once(dataset: Dataset, re
 
 
 def test_unequal_repeats_cannot_be_scored_as_single_trials(dataset: Dataset, request_: RunRequest) -> None:
-    cell = runner.plan(dataset, replace(request_, models=("mean_image",)))[0]
+    cell = plan(dataset, replace(request_, models=("mean_image",)))[0]
     trials = dataset.trials(1, "vision", LoadOptions(average="none")).of_stimuli(["A1", "A2"])
     uneven = trials.select(np.arange(1, len(trials)))
     model = MeanImage()
     model.fit(dataset.train(1), dataset.stimuli("train", 1))
     with pytest.raises(ProtocolError, match="is missing for"):
-        runner._reconstruct(model, uneven, cell, runner.Silent())
+        stages._reconstruct(model, uneven, cell, Silent())
 
 
 def command(tiny_root: Path, sim_cache: Path, out: Path) -> list[str]:

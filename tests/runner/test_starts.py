@@ -18,12 +18,12 @@ from nsdbench import runner, starts
 from nsdbench.adapters import registry
 from nsdbench.adapters.base import START_FACTS, Context
 from nsdbench.adapters.floors import MeanImage
+from nsdbench.cells import RunRequest, plan
 from nsdbench.compare import compare
 from nsdbench.data import Dataset, LoadOptions
 from nsdbench.errors import ProtocolError, UsageError, WeightsError
 from nsdbench.manifest import read_manifest
 from nsdbench.reconstructions import load as load_reconstructions
-from nsdbench.runner import RunRequest
 from nsdbench.scoring import ScoreSettings
 from nsdbench.starts import PretrainRequest
 from nsdbench.types import Progress, Stimuli, Trials
@@ -153,7 +153,7 @@ def test_another_pretraining_is_another_run(
     other = replace(wanted, folder=tmp_path / "other", train_trials=31)
     starts.pretrain(dataset, wanted)
     starts.pretrain(dataset, other)
-    ids = {runner.plan(dataset, from_start(request_, one))[0].key for one in (wanted, other)}
+    ids = {plan(dataset, from_start(request_, one))[0].key for one in (wanted, other)}
     assert len(ids) == 2
 
 
@@ -215,7 +215,7 @@ def test_a_folder_without_a_pretraining_is_refused(
 ) -> None:
     (tmp_path / START_FACTS).write_text(content)
     with pytest.raises(UsageError, match="holds no pretraining"):
-        runner.plan(dataset, replace(request_, context=Context(start=tmp_path)))
+        plan(dataset, replace(request_, context=Context(start=tmp_path)))
 
 
 def test_a_pretraining_of_another_model_or_preset_is_refused(
@@ -226,7 +226,7 @@ def test_a_pretraining_of_another_model_or_preset_is_refused(
     for change, words in (({"model": "mindeye2"}, "mindeye2-standard"), ({"preset": "huge"}, "sharing-huge")):
         path.write_text(json.dumps({**json.loads(path.read_text()), "model": "sharing", **change}))
         with pytest.raises(UsageError, match=words):
-            runner.plan(dataset, from_start(request_, wanted))
+            plan(dataset, from_start(request_, wanted))
 
 
 def test_a_model_without_a_shared_part_cannot_begin_from_one(
@@ -234,7 +234,7 @@ def test_a_model_without_a_shared_part_cannot_begin_from_one(
 ) -> None:
     starts.pretrain(dataset, wanted)
     with pytest.raises(UsageError, match="ridge cannot begin"):
-        runner.plan(dataset, replace(from_start(request_, wanted), models=("ridge",)))
+        plan(dataset, replace(from_start(request_, wanted), models=("ridge",)))
 
 
 def test_a_published_checkpoint_is_never_said_to_be_fitted_on_some_trials(
@@ -242,5 +242,5 @@ def test_a_published_checkpoint_is_never_said_to_be_fitted_on_some_trials(
 ) -> None:
     request = replace(request_, models=("mindeye1",), preset="published", train_trials=20)
     with pytest.raises(UsageError, match="nothing is fitted") as error:
-        runner.plan(dataset, request)
+        plan(dataset, request)
     assert "retrained or mini" in error.value.remedy
