@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint format wheel check baseline clean
+.PHONY: help demo test test-all lint format wheel check baseline bench bench-short clean
 
 help:
 	@echo "make demo      simulate a data set, run all decoders on seen and imagined images of one subject, compare them"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint      formatting, lint, types, import contracts"
 	@echo "make wheel     build the wheel and try it in an empty environment"
 	@echo "make check     compare the demo with the committed baseline; fails on a regression"
+	@echo "make bench     measure every ratio on this machine and put the table into docs/performance.md (about 20 minutes)"
 	@echo "make baseline  regenerate the committed simulated baseline, the table in the README and the gallery"
 
 $(READY): requirements.lock pyproject.toml
@@ -59,6 +60,13 @@ baseline: demo
 	$(BIN)/python .ci/baseline.py demo/runs
 	$(BIN)/python .ci/readme.py demo/runs
 	$(BIN)/python .ci/gallery.py demo/runs demo/cache
+
+bench: $(READY)
+	$(BIN)/python benchmarks/all.py --write docs/performance.md
+
+# Tiny sizes on one thread: shows that every benchmark runs; the figures mean nothing.
+bench-short: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/all.py --short
 
 clean:
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -14,11 +14,12 @@ import importlib.util
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from ratio import Ratio
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
@@ -31,37 +32,42 @@ from nsdbench.adapters.targets import Targets
 Array = NDArray[np.floating]
 
 
-def report(name: str, naive: Callable[[], Array], ours: Callable[[], Array]) -> None:
-    """Print both times, their ratio and the largest difference, relative to the SD of the result."""
+def compared(name: str, note: str, naive: Callable[[], Array], ours: Callable[[], Array]) -> Ratio:
+    """Return the ratio of both times, with the largest difference relative to the SD of the result."""
     results, seconds = [], []
     for run in (naive, ours):
         start = time.perf_counter()
         results.append(run())
         seconds.append(time.perf_counter() - start)
     difference = np.abs(results[0] - results[1]).max() / results[0].std()
-    print(
-        f"{name}: {seconds[0]:.2f} s, nsdbench {seconds[1]:.2f} s: {seconds[0] / seconds[1]:.1f} times faster, "
-        f"largest difference {difference:.1e} SD"
+    return Ratio(
+        name,
+        "seconds of the usual way over ours, same data, same results",
+        seconds[0] / seconds[1],
+        note=f"{note}; {seconds[0]:.2f} s over {seconds[1]:.2f} s; largest difference {difference:.0e} SD",
     )
 
 
-def shared_ridge(rng: np.random.Generator) -> None:
-    n, v, m, tokens, width = 1000, 1775, 100, 48, 96
+def shared_ridge(rng: np.random.Generator, scale: int) -> Ratio:
+    """Compare one fit per token with one Gram matrix."""
+    n, v, m, tokens, width = 1000 // scale, 1775 // scale, 100, 48 // scale, 96
     x, query, y = rng.normal(size=(n, v)), rng.normal(size=(m, v)), rng.normal(size=(n, tokens * width))
 
     def per_token() -> Array:
         parts = np.split(y, tokens, axis=1)
         return np.hstack([Ridge(alpha=6e4).fit(x, part).predict(query) for part in parts])
 
-    report(
-        f"ridge, n {n}, {v} voxels, {tokens} tokens of {width}, scikit-learn per token",
+    return compared(
+        "ridge, scikit-learn per token",
+        f"n {n}, {v} voxels, {tokens} tokens of {width}, float64",
         per_token,
         lambda: predict(gram_matrix(x), query, y, 6e4),
     )
 
 
-def cross_validation(rng: np.random.Generator) -> None:
-    n, v, t, penalties = 3000, 700, 800, np.logspace(-6, 0, 7)
+def cross_validation(rng: np.random.Generator, scale: int) -> Ratio:
+    """Compare refitting with one decomposition per fold."""
+    n, v, t, penalties = 3000 // scale, 700 // scale, 800 // scale, np.logspace(-6, 0, 7)
     x, query = rng.normal(size=(n, v)), rng.normal(size=(100, v))
     y = x @ rng.normal(size=(v, t)) + 20 * rng.normal(size=(n, t))
 
@@ -85,11 +91,13 @@ def cross_validation(rng: np.random.Generator) -> None:
 
     installed = importlib.util.find_spec("himalaya") is not None
     name = "himalaya" if installed else "scikit-learn per fold and penalty"
-    report(f"RidgeCV, n {n}, {v} voxels, {t} targets, {name}", himalaya if installed else refit, ours)
+    note = f"n {n}, {v} voxels, {t} targets, {len(penalties)} penalties, 5 folds, float64"
+    return compared(f"RidgeCV, {name}", note, himalaya if installed else refit, ours)
 
 
-def voxel_selection(rng: np.random.Generator) -> None:
-    n, v, units, k = 800, 2000, 400, 500
+def voxel_selection(rng: np.random.Generator, scale: int) -> Ratio:
+    """Compare FastL2LiR as published with a shared Gram matrix."""
+    n, v, units, k = 800 // scale, 2000 // scale, 400 // scale, 500 // scale
     x = rng.normal(size=(n, v)).astype(np.float32)
     x = (x - x.mean(axis=0)) / x.std(axis=0, ddof=1)
     y = rng.normal(size=(n, units)).astype(np.float32)
@@ -112,13 +120,13 @@ def voxel_selection(rng: np.random.Generator) -> None:
     def ours() -> Array:
         return np.hstack([decoders.predict(query) for decoders in fit_units(x, y, n_selected=k)])
 
-    report(
-        f"FastL2LiR, n {n}, {v} voxels, {units} units, {k} selected, unit after unit", unit_after_unit, ours
-    )
+    note = f"n {n}, {v} voxels, {units} units, {k} selected, float32"
+    return compared("FastL2LiR, unit after unit", note, unit_after_unit, ours)
 
 
-def memory(rng: np.random.Generator) -> None:
-    n, v, m, t, w = 1200, 3000, 200, 20_000, 512
+def memory(rng: np.random.Generator, scale: int) -> Ratio:
+    """Measure what streamed predictions take."""
+    n, v, m, t, w = 1200 // scale, 3000 // scale, 200 // scale, 20_000 // scale, 512
     x = rng.normal(size=(n, v)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npy"
@@ -134,17 +142,28 @@ def memory(rng: np.random.Generator) -> None:
         tracemalloc.stop()
     d = min(n, v)
     bound = 16 * d * d + 8 * m * (3 * n + v) + 33 * n * w + 16_384 * max(n, v)
-    print(
-        f"memory, n {n}, {v} voxels, {t} targets on disk: peak {peak / 1e6:.0f} MB, bound {bound / 1e6:.0f} MB, "
-        f"explicit weights {4 * v * t / 1e6:.0f} MB, targets {4 * n * t / 1e6:.0f} MB"
+    return Ratio(
+        "memory of streamed predictions",
+        "peak of what predicting without weights allocates, over its documented bound",
+        100 * peak / bound,
+        "%",
+        "<= 100",
+        f"n {n}, {v} voxels, {t} targets on disk; {peak / 1e6:.0f} of {bound / 1e6:.0f} MB; explicit weights "
+        f"{4 * v * t / 1e6:.0f} MB, targets {4 * n * t / 1e6:.0f} MB",
     )
 
 
-def main() -> None:
-    """Run the four comparisons."""
+def ratios(*, short: bool) -> Iterator[Ratio]:
+    """Run the four comparisons; ``short`` divides sizes by ten."""
     rng = np.random.default_rng(0)
     for compare in (shared_ridge, cross_validation, voxel_selection, memory):
-        compare(rng)
+        yield compare(rng, 10 if short else 1)
+
+
+def main() -> None:
+    """Print the four."""
+    for ratio in ratios(short=False):
+        print(ratio)
 
 
 if __name__ == "__main__":

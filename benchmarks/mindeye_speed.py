@@ -12,11 +12,12 @@ Run ``python benchmarks/mindeye_speed.py``; it takes about a minute.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
+from ratio import Ratio
 
 from nsdbench.adapters.mindeye.decoder import Features
 from nsdbench.adapters.mindeye.mindeye2 import BRAIN, MINI, MindEye2
@@ -42,10 +43,10 @@ def fastest(run: Callable[[], object], times: int = 3) -> float:
     return min(found)
 
 
-def trunk() -> tuple[float, float]:
+def trunk(repeats: int) -> tuple[float, float]:
     """Return seconds of the mixer for the repeats of a target, in full and without its dead half."""
     network = Trunk(TrunkConfig(tokens=1, dim=64, projector=64)).eval()
-    hidden = torch.randn(REPEATS, 1, network.config.hidden)
+    hidden = torch.randn(repeats, 1, network.config.hidden)
 
     def mixed(fast: bool) -> float:
         network.fast = fast
@@ -55,7 +56,7 @@ def trunk() -> tuple[float, float]:
     return mixed(False), mixed(True)
 
 
-def samples() -> tuple[float, float]:
+def samples(n_samples: int) -> tuple[float, float]:
     """Return seconds for the samples of a few targets, one by one and together."""
     decoders = OneByOne("mini"), MindEye2("mini")
     form = MINI.model.trunk
@@ -68,15 +69,34 @@ def samples() -> tuple[float, float]:
     for decoder in decoders:
         decoder.brains = {BRAIN: decoder.network([8]).eval()}
         decoder.render(features, names, 1, 0)  # loads the networks
-    alone, together = (fastest(lambda d=d: d.render(features, names, SAMPLES, 0), 2) for d in decoders)  # type: ignore[misc]
+    alone, together = (fastest(lambda d=d: d.render(features, names, n_samples, 0), 2) for d in decoders)  # type: ignore[misc]
     return alone, together
+
+
+def ratios(*, short: bool) -> Iterator[Ratio]:
+    """Time both stages on one thread; ``short`` takes two samples and two repeats."""
+    torch.set_num_threads(1)
+    n_repeats, n_samples = (2, 2) if short else (REPEATS, SAMPLES)
+    naive, ours = trunk(n_repeats)
+    yield Ratio(
+        "MindEye2, mixer",
+        "seconds of the mixer for the repeats of a target in full, over ours without the half that no output depends on",
+        naive / ours,
+        note=f"{n_repeats} repeats, published width, one thread; {naive:.3f} s over {ours:.3f} s",
+    )
+    naive, ours = samples(n_samples)
+    yield Ratio(
+        "MindEye2, samples of a target",
+        "seconds for the samples of a few targets one by one, over ours together",
+        naive / ours,
+        note=f"{n_samples} samples of {TARGETS} targets, miniature, one thread; {naive:.2f} s over {ours:.2f} s",
+    )
 
 
 def main() -> None:
     """Print both ratios."""
-    torch.set_num_threads(1)
-    for label, (naive, ours) in {"mixer": trunk(), "samples of a target": samples()}.items():
-        print(f"{label:20}  naive {naive:8.4f} s   nsdbench {ours:8.4f} s   ratio {naive / ours:.1f}")
+    for ratio in ratios(short=False):
+        print(ratio)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import synthetic_nsd
 from nsd_files import core_path
+from ratio import Ratio
 from synthetic_nsd import GRID, SUBJECT, TRIALS
 
 from nsdbench.data import Dataset, LoadOptions
@@ -46,9 +47,9 @@ def prepare(root: Path, cache: Path, prune: bool) -> dict[str, float]:
         seconds.append(outcome.seconds)
 
     dataset = Dataset.open(root, cache=cache)
-    started = _peak()
+    started = peak_megabytes()
     prepare_betas(dataset, SUBJECT, LoadOptions(), prune=prune, report=report)
-    stored, begin = _peak(), time.perf_counter()
+    stored, begin = peak_megabytes(), time.perf_counter()
     dataset.train(SUBJECT)
     return {
         "sessions": len(seconds),
@@ -57,11 +58,11 @@ def prepare(root: Path, cache: Path, prune: bool) -> dict[str, float]:
         "cache_s": time.perf_counter() - begin,
         "mb_imports": started,
         "mb_store": stored,
-        "mb_cache": _peak(),
+        "mb_cache": peak_megabytes(),
     }
 
 
-def _peak() -> float:
+def peak_megabytes() -> float:
     """Return the peak resident memory of this program in MB (``ru_maxrss`` would begin with that of its parent)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
@@ -109,6 +110,12 @@ def read_plainly(path: Path) -> None:
             pass
 
 
+def write_sparse(root: Path) -> Path:
+    """Write a data set of one session whose file has the voxels of the mask only; return that file."""
+    synthetic_nsd.write(root, synthetic_nsd.Plan(sessions=1))
+    return core_path(root, SUBJECT, 1)
+
+
 def write_full(root: Path) -> Path:
     """Write a data set of one session whose file has every voxel of the grid, 1043.7 MiB; return that file."""
     world = synthetic_nsd.write(root, synthetic_nsd.Plan(sessions=1))
@@ -132,16 +139,32 @@ def prepare_apart(root: Path, cache: Path, *, prune: bool) -> dict[str, float]:
     return dict(json.loads(done.stdout))
 
 
-def tell_full(root: Path, voxels: Voxels) -> None:
-    """Print the times of a session file as large as the released ones."""
-    path = write_full(root)
-    tell_reading("full file", path, voxels)
+def ratios(*, short: bool) -> Iterator[Ratio]:
+    """Prepare one session file as large as the released ones; ``short`` takes a sparse one."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from session_ratios(Path(folder), sparse=short)
+
+
+def session_ratios(root: Path, *, sparse: bool) -> Iterator[Ratio]:
+    """Write a data set of one session in an empty folder and prepare it, with none of it in memory."""
+    path = write_sparse(root) if sparse else write_full(root)
     plain = seconds_of(lambda: read_plainly(path), path, cold=True, repeats=3)
     drop(path)
     found = prepare_apart(root, root / "cache", prune=False)
-    print(
-        f"full session, cold: prepared in {found['total_s']:.2f} s, {found['total_s'] / plain:.2f} times plain reading "
-        f"of its {path.stat().st_size / 2**20:.1f} MiB; peak memory {found['mb_store']:.0f} MB"
+    note = f"one session of 750 trials, {path.stat().st_size / 2**20:.1f} MiB"
+    yield Ratio(
+        "preparing a session",
+        "seconds of reading the voxels of a session file from disk, checking and storing them, over plain reading of "
+        "all its bytes",
+        found["total_s"] / plain,
+        note=f"{note}; {found['total_s']:.2f} s over {plain:.2f} s",
+    )
+    yield Ratio(
+        "preparing a session, peak memory",
+        "most resident memory of the process (VmHWM)",
+        found["mb_store"] / 1e3,
+        "GB",
+        note=f"{note}; {found['mb_imports']:.0f} MB of it after imports",
     )
 
 
@@ -197,7 +220,9 @@ def main() -> None:
     tell_reading("sparse file", first, voxels)
     if given.full:
         with tempfile.TemporaryDirectory(dir=given.root) as folder:
-            tell_full(Path(folder), voxels)
+            for ratio in session_ratios(Path(folder), sparse=False):
+                print(ratio)
+            tell_reading("full file", core_path(Path(folder), SUBJECT, 1), voxels)
     found = prepare_apart(given.root, cache, prune=given.prune)
     print(
         f"{found['sessions']:.0f} sessions: {found['median_s']:.2f} s each ({found['median_s'] / plain:.1f} times plain "
