@@ -183,18 +183,18 @@ def test_the_package_finds_the_committed_files() -> None:
 
 
 def test_a_rebuild_gives_the_committed_tables(rebuilt: Path) -> None:
+    """Interval ends are sums whose order, and so last bit, is the processor's."""
     for name in TABLES:
-        assert leaderboard.read_file(rebuilt / name).equals(leaderboard.read_file(COMMITTED / name)), name
+        tables = [leaderboard.read_file(folder / name) for folder in (rebuilt, COMMITTED)]
+        assert tables[0].schema.equals(tables[1].schema, check_metadata=True), name
+        found, committed = (table.to_pandas() for table in tables)
+        pd.testing.assert_frame_equal(found, committed, check_exact=False, rtol=1e-12, atol=0)
 
 
-def test_a_rebuild_gives_the_committed_bytes(rebuilt: Path) -> None:
-    import pyarrow.parquet as pq
-
-    for name in TABLES:
-        makers = [pq.ParquetFile(folder / name).metadata.created_by for folder in (rebuilt, COMMITTED)]
-        if makers[0] != makers[1]:
-            pytest.skip(f"{name} was written by {makers[1]}, this is {makers[0]}")
-        assert (rebuilt / name).read_bytes() == (COMMITTED / name).read_bytes(), name
+def test_two_builds_give_the_same_bytes(rebuilt: Path, shared: Path, tmp_path: Path) -> None:
+    published.build(shared / "data" / "published", tmp_path)
+    for name in [*TABLES, *DOCUMENTS]:
+        assert (rebuilt / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
 def test_a_rebuild_gives_the_committed_documents(rebuilt: Path) -> None:

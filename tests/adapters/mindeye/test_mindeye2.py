@@ -267,8 +267,9 @@ def test_targets_are_the_tokens_latents_and_maps_of_images_and_of_altered_copies
     model, ids = Small(), scenes.stimuli.ids[:18]  # more than are read at once
     found, features = model.targets(scenes.stimuli, ids, Silent()), model.features(scenes.stimuli, ids)
     assert (found.tokens.dtype, found.latents.dtype, found.maps.dtype) == (np.float16, np.float32, np.float16)
-    assert np.array_equal(found.tokens, features.tokens.astype(np.float16))
-    assert np.array_equal(found.latents, features.latents)
+    # the two read the images in batches of other sizes, which some processors multiply in another order
+    np.testing.assert_allclose(found.tokens, features.tokens.astype(np.float16), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.latents, features.latents, rtol=1e-5, atol=1e-5)
     side = BRIEF.rough_side
     images = torch.cat(list(model.images(scenes.stimuli, ids)))
     reduced = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
