@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsdbench.errors import DataError
-from nsdbench.store import atomic_directory, cache_root, read_json, write_json
+from nsdbench.store import atomic_directory, cache_root, read_json, remove_directory, write_json
 
 _WHOLE = 8 * 2**20  # files up to this size are hashed completely
 _BLOCK = 4096
@@ -89,9 +88,9 @@ def load_or_build(cache: Path | None, key: str, build: Callable[[Path], Mapping[
     found = _load(folder)
     if found is not None:
         return found
-    if existed:  # damaged; an entry that another process finished meanwhile is left alone
-        shutil.rmtree(folder, ignore_errors=True)
     try:
+        if existed:  # damaged; an entry that another process finished meanwhile is left alone
+            remove_directory(folder)
         with atomic_directory(folder) as directory:
             facts = build(directory)
             inventory = {path.stem: _describe(path) for path in sorted(directory.glob("*.npy"))}

@@ -18,12 +18,13 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from own_process import become
 
 STAGES = ("start", "simulate", "prepare", "fit", "reconstruct", "score", "leaderboard")
 # what begins a stage, by the name under which it is looked up when it is called
@@ -296,7 +297,7 @@ def _one(wanted: Mapping[str, Any], board: _Board) -> dict[str, Any]:
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        _become(wanted, board)
+        become(wanted["log"], wanted["folder"], wanted["words"], lambda: _prepare(wanted, board))
     timeline, status = _follow(pid, Kill(**wanted["kill"]), board, start)
     return {
         "code": os.waitstatus_to_exitcode(status),
@@ -325,31 +326,12 @@ def _follow(pid: int, kill: Kill, board: _Board, start: float) -> tuple[list[tup
         time.sleep(0.001)
 
 
-def _become(wanted: Mapping[str, Any], board: _Board) -> None:
-    """Turn into the command line; never returns."""
-    code = 99
-    try:
-        for name, number in (("out", 1), ("err", 2)):
-            os.dup2(os.open(f"{wanted['log']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(wanted["folder"])
-        sys.argv = ["nsdbench", *wanted["words"]]
-        board.fill = Fill(**wanted["fill"]) if wanted["fill"] else None
-        if wanted["clock"]:
-            _set_clock(wanted["clock"])
-        _count_changes(wanted["folder"], board, wanted["kill"]["change"])
-        from nsdbench.cli import main
-
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    except BaseException:  # noqa: BLE001 - shown, and the process ends
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+def _prepare(wanted: Mapping[str, Any], board: _Board) -> None:
+    """Arrange what shall happen to the child."""
+    board.fill = Fill(**wanted["fill"]) if wanted["fill"] else None
+    if wanted["clock"]:
+        _set_clock(wanted["clock"])
+    _count_changes(wanted["folder"], board, wanted["kill"]["change"])
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 MEMORY = 2**30  # address space that a command may take beyond what the imports took
 SECONDS = 60
@@ -112,7 +112,7 @@ def _one(wanted: dict[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        _become(wanted)
+        become(wanted["log"], wanted["folder"], wanted["words"], lambda: _confine(wanted["environment"]))
     _, status, used = os.wait4(pid, 0)
     return {
         "code": os.waitstatus_to_exitcode(status),
@@ -121,22 +121,16 @@ def _one(wanted: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _become(wanted: dict[str, Any]) -> None:
-    """Turn into the command line; never returns."""
+def become(log: str, folder: str, words: Sequence[str], prepare: Callable[[], None]) -> NoReturn:
+    """Turn a forked child into the command line; ``prepare`` runs when what it prints already goes to the log."""
     code = 99
     try:
         for name, number in (("out", 1), ("err", 2)):
-            os.dup2(os.open(f"{wanted['log']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+            os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(int(os.environ.get("ALARM", SECONDS)))  # what hangs uses no processor time
-        os.chdir(wanted["folder"])
-        os.environ.update(wanted["environment"])
-        sys.path[:0] = filter(None, wanted["environment"].get("PYTHONPATH", "").split(":"))
-        sys.argv = ["nsdbench", *wanted["words"]]
+        os.chdir(folder)
+        sys.argv = ["nsdbench", *words]
+        prepare()
         from nsdbench.cli import main
 
         main()
@@ -149,6 +143,17 @@ def _become(wanted: dict[str, Any]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _confine(environment: Mapping[str, str]) -> None:
+    """Limit memory and time, and take over the variables of the caller."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.alarm(int(os.environ.get("ALARM", SECONDS)))  # what hangs uses no processor time
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(":"))
 
 
 if __name__ == "__main__":
