@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from nsdbench.metrics.nets.fused import fuse_linear
+from nsdbench.metrics.nets.fused import fuse_linear, linear_gains
 from nsdbench.metrics.nets.network import CLIP_MEAN, CLIP_STD, Architecture
 
 _QUICK = 1.702  # slope of QuickGELU
@@ -170,5 +170,5 @@ CLIP = Architecture(
     size=224,
     tune=ClassTokenTower,
     fuse=fuse_linear,
-    fuse_only_bf16=True,
+    fuse_gains=linear_gains,
 )

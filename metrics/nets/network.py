@@ -80,9 +80,9 @@ class Architecture:
         reuse or alter the one it gets. None runs the module as built, bit for bit.
     fuse : callable or None
         ``fuse(tuned module)`` replaces layers by the kernels of :mod:`nsdbench.metrics.nets.fused`; applied on CPUs that
-        have them, once the module has its final precision, and where it gains something.
-    fuse_only_bf16 : bool
-        Whether only bfloat16 gains.
+        have them, once the module has its final precision.
+    fuse_gains : callable
+        ``fuse_gains(dtype)`` says whether ``fuse`` gains something on this machine's CPU in a precision.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Architecture:
     size: int | None = None
     tune: Callable[[nn.Module], nn.Module] | None = None
     fuse: Callable[[nn.Module], nn.Module] | None = None
-    fuse_only_bf16: bool = False
+    fuse_gains: Callable[[torch.dtype], bool] = fused.always
 
 
 class TorchFeatureNet:
@@ -138,9 +138,9 @@ class TorchFeatureNet:
         module = self._architecture.tune(module).to(self._device, self._dtype)
         if self._device.type == "cpu" or self._dtype == torch.bfloat16:
             module = module.to(memory_format=torch.channels_last)
-        gains = self._dtype == torch.bfloat16 or not self._architecture.fuse_only_bf16
-        if self._architecture.fuse and gains and self._device.type == "cpu" and fused.available():
-            module = self._architecture.fuse(module)
+        fuse, gains = self._architecture.fuse, self._architecture.fuse_gains(self._dtype)
+        if fuse and gains and self._device.type == "cpu" and fused.available():
+            module = fuse(module)
         return module
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:

@@ -86,6 +86,27 @@ def test_fused_linear_layers_in_bfloat16_agree_with_plain_ones() -> None:
 
 
 @pytest.mark.skipif(not fused.available(), reason="this build of PyTorch lacks the fused kernels")
+def test_fused_linear_layers_change_nothing_beyond_rounding() -> None:
+    plain = ClassTokenTower(_lively(vision_transformer(**SMALL)))
+    kernels = fused.fuse_linear(copy.deepcopy(plain))
+    images = torch.randn(3, 3, 28, 28, generator=torch.Generator().manual_seed(2))
+    assert _relative(kernels(images), plain(images)) < 2e-6
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this build of PyTorch lacks MKL")
+@pytest.mark.parametrize(
+    ("capabilities", "gains"),
+    [({"cpu_name": "AMD EPYC 9654"}, True), ({"cpu_name": "Intel(R) Xeon(R) Processor"}, False), ({}, False)],
+)
+def test_products_leave_mkl_where_it_is_slow(
+    capabilities: dict[str, str], gains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fused.linear_gains(torch.float32) is gains
+    assert fused.linear_gains(torch.bfloat16)
+
+
+@pytest.mark.skipif(not fused.available(), reason="this build of PyTorch lacks the fused kernels")
 @pytest.mark.parametrize("name", ["swav", "clip"])
 def test_without_fused_kernels_a_network_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = NETS[name]
